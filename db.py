@@ -1,0 +1,294 @@
+"""The database: engine, pragmas, the two session dependencies, migrations and readiness."""
+
+import importlib
+import multiprocessing
+import sqlite3
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from fastapi import Depends, Request
+from loguru import logger
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlmodel import Session
+from starlette.concurrency import run_in_threadpool
+
+from errors import DatabaseUnavailable, Problem
+from settings import Settings, StartRefused, get_settings
+
+HERE = Path(__file__).parent
+
+
+def _current_sqlite() -> ModuleType:
+    """The newest SQLite at hand: PyPI's `pysqlite3` where it is installed, else the standard library's.
+
+    One of them per process: two copies of the library in one process drop each other's file locks
+    (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        return importlib.import_module("pysqlite3.dbapi2")
+    except ImportError:
+        return sqlite3
+
+
+SQLITE = _current_sqlite()
+
+# One writer, because SQLite has one; readers beyond a few only fight for the interpreter lock.
+# On PostgreSQL both follow the pool.
+READERS = 2 if get_settings().on_sqlite else 8
+WRITERS = 1 if get_settings().on_sqlite else 8
+# A request holds one connection at a time: as a caller being identified, a reader, a writer or a sign-in.
+POOL_SIZE = 2 * READERS + WRITERS + 4
+
+SQLITE_PRAGMAS = (
+    "busy_timeout=5000",  # first: the other pragmas may have to wait for a lock, too
+    "journal_mode=WAL",  # readers go on while the writer writes
+    "synchronous=FULL",  # an acknowledged write survives a power cut; NORMAL loses the last ones
+    "foreign_keys=ON",  # off by default, for the sake of databases older than 2009
+    "trusted_schema=OFF",  # a crafted file must not run functions from its schema
+    "cache_size=-16000",  # 16 MB of pages; the default of 2 MB re-reads the inner pages of large indexes
+    "mmap_size=0",  # an I/O error must be an error code, not a SIGBUS that ends the process
+    "journal_size_limit=67108864",  # the WAL shrinks to 64 MiB again after one large transaction
+)
+
+
+class ReadOnlySession(Session):
+    """A session that refuses to write: a change made in it would be lost without a word."""
+
+
+class TransactionSession(Session):
+    """A session whose transaction takes the write lock at its first statement."""
+
+
+@event.listens_for(ReadOnlySession, "before_flush")
+def _refuse_flush(session: Session, _context: object, _instances: object) -> None:
+    raise RuntimeError("A ReadSession never writes; declare a WriteSession.")
+
+
+class Database:
+    """The engine of one app and what it can do. Opening it does no I/O."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine = _sqlite_engine(settings) if settings.on_sqlite else _postgres_engine(settings)
+        self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(postgresql_readonly=True)
+        self._writer = self.engine.execution_options(immediate=True)
+
+    def read(self) -> Session:
+        """A session that sees one moment of the database and never writes."""
+        return ReadOnlySession(self._reader, expire_on_commit=False, autoflush=False)
+
+    def write(self) -> Session:
+        """A session that holds the write lock from its first statement; end it with `ending`."""
+        return TransactionSession(self._writer, expire_on_commit=False)
+
+    def log_version(self) -> None:
+        """Say which database library runs, and warn where it has a fault that this process can meet.
+
+        SQLite 3.7.0 to 3.51.2 may corrupt a WAL that several processes write and checkpoint at once
+        (https://sqlite.org/wal.html#walresetbug); 3.50.7 and 3.44.6 have the correction, too.
+        """
+        if not self.settings.on_sqlite:
+            logger.info("Database: PostgreSQL")
+            return
+        version: tuple[int, int, int] = SQLITE.sqlite_version_info
+        logger.info("Database: SQLite {} ({})", SQLITE.sqlite_version, SQLITE.__name__.split(".")[0])
+        one_of_several = multiprocessing.parent_process() is not None and self.settings.environment == "production"
+        if has_wal_reset_fault(version) and one_of_several:
+            logger.warning(
+                "SQLite {} may corrupt its WAL when several workers write; install pysqlite3, or run one worker",
+                SQLITE.sqlite_version,
+            )
+
+    def close(self) -> None:
+        """Give back every connection; the last one to leave a SQLite file also empties its WAL."""
+        self.engine.dispose()
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version; of many processes one does it and the others wait.
+
+        Raises:
+            StartRefused: the file is not a database, not ours, or newer than the code; it is left untouched.
+        """
+        _refuse_foreign_sqlite(self.settings)
+        try:
+            with self.engine.execution_options(immediate=True).connect() as connection:
+                _upgrade(connection, self.settings)
+        except DBAPIError as error:
+            raise StartRefused(f"The database cannot be migrated: {error.orig}.") from error
+        except SQLITE.Error as error:
+            raise StartRefused(f"The database cannot be opened: {error}.") from error
+
+    def require_ready(self) -> None:
+        """Check that the database can be read and has this version's schema.
+
+        Raises:
+            DatabaseUnavailable: it cannot be read, or its schema is another one.
+        """
+        try:
+            with self.engine.connect() as connection:
+                heads = MigrationContext.configure(connection).get_current_heads()
+        except (DBAPIError, SQLITE.Error) as error:
+            raise DatabaseUnavailable from error
+        if set(heads) != set(_scripts().get_heads()):
+            raise DatabaseUnavailable
+
+
+def has_wal_reset_fault(version: tuple[int, int, int]) -> bool:
+    """Whether this SQLite has the fault that `Database.log_version` warns of."""
+    mended = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+    return version >= (3, 7, 0) and not mended
+
+
+async def read_session(request: Request) -> AsyncGenerator[Session]:
+    """Give a reading session; opening it does no I/O, and the route ends it in its own thread."""
+    database: Database = request.app.state.database
+    session = database.read()
+    try:
+        yield session
+    finally:
+        if session.in_transaction():  # the route was not a `routing.Route`, or never ran
+            await run_in_threadpool(session.close)
+
+
+async def write_session(request: Request) -> AsyncGenerator[Session]:
+    """Give the writing session, committed before the response is sent and rolled back on any error."""
+    database: Database = request.app.state.database
+    session = database.write()
+    try:
+        yield session
+        if session.in_transaction():  # the route was not a `routing.Route`
+            await run_in_threadpool(session.commit)
+    finally:
+        if session.in_transaction():
+            await run_in_threadpool(session.close)
+
+
+# scope="function": the exit code runs before the response is sent, so a commit that fails is never answered 201.
+# max_concurrency: requests wait for their turn without holding a thread, so threads cannot run out.
+ReadSession = Annotated[Session, Depends(read_session, scope="function", max_concurrency=READERS)]
+WriteSession = Annotated[Session, Depends(write_session, scope="function", max_concurrency=WRITERS)]
+
+
+@contextmanager
+def ending(session: Session) -> Generator[Session]:
+    """End `session` in this thread: the one owner of the commit.
+
+    A problem that keeps its changes commits, too; every other exception rolls back.
+    """
+    with session:
+        try:
+            yield session
+        except Problem as problem:
+            if problem.keeps_changes:
+                session.commit()
+            raise
+        if isinstance(session, TransactionSession):
+            session.commit()
+
+
+def _postgres_engine(settings: Settings) -> Engine:
+    url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    return create_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=5, pool_pre_ping=True)
+
+
+def _sqlite_engine(settings: Settings) -> Engine:
+    # mode=rw: a connection never creates the file; a database that vanished is an error, not an empty one.
+    path = settings.sqlite_path.absolute()
+    engine = create_engine(
+        f"sqlite:///file:{path.as_posix()}?mode=rw&uri=true",
+        module=SQLITE,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_use_lifo=True,  # a few connections stay hot, with their caches
+    )
+    event.listen(engine, "connect", _prepare_sqlite_connection)
+    event.listen(engine, "begin", _begin_sqlite_transaction)
+    return engine
+
+
+def _prepare_sqlite_connection(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    # The driver's own transactions begin late and deferred, which loses updates; ours begin in the event below.
+    connection.isolation_level = None
+    for pragma in SQLITE_PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite_transaction(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock before the first read: a deferred transaction that turns from reading to
+    # writing fails at once when another one wrote meanwhile, and busy_timeout does not help it.
+    immediate = connection.get_execution_options().get("immediate", False)
+    driver_connection: Any = connection.connection.dbapi_connection
+    driver_connection.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def alembic_config() -> Config:
+    """Alembic's settings, from `pyproject.toml`."""
+    return Config(toml_file=HERE / "pyproject.toml")
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config())
+
+
+def _upgrade(connection: Connection, settings: Settings) -> None:
+    """Migrate inside one transaction that nobody else can enter, and refuse what is not ours."""
+    if settings.on_sqlite:
+        driver_connection: Any = connection.connection.dbapi_connection
+        driver_connection.execute("PRAGMA busy_timeout=60000")  # the other workers wait for the one that migrates
+        # Batch migrations rebuild tables; with foreign keys on, dropping the old table would delete its children.
+        driver_connection.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            if not settings.on_sqlite:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246310)")
+            _refuse_foreign_schema(connection)
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        if settings.on_sqlite:
+            connection.invalidate()  # its pragmas are not those of the others
+
+
+def _refuse_foreign_schema(connection: Connection) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    heads = MigrationContext.configure(connection).get_current_heads()
+    if unknown := set(heads) - known:
+        raise StartRefused(
+            f"The database is newer than this code (revision {', '.join(sorted(unknown))}); "
+            "start the version that made it, or restore a backup."
+        )
+    if not heads and inspect(connection).get_table_names():
+        raise StartRefused("The database has tables of another program; set APP_DATABASE_URL to one of its own.")
+
+
+def _refuse_foreign_sqlite(settings: Settings) -> None:
+    """Look at a SQLite file before any of our pragmas changes it; make it, and its folder, if there is none."""
+    if not settings.on_sqlite:
+        return
+    path = settings.sqlite_path.absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        connection = SQLITE.connect(f"file:{path.as_posix()}?mode=rw", uri=True, timeout=60)
+        try:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        finally:
+            connection.close()
+    except SQLITE.Error as error:
+        raise StartRefused(f"{path} cannot be used as a SQLite database: {error}.") from error
+    except OSError as error:
+        raise StartRefused(f"{path} cannot be made: {error.strerror}.") from error
+    if tables and "alembic_version" not in tables:
+        raise StartRefused(f"{path} has tables of another program; set APP_DATABASE_URL to a file of its own.")

@@ -1,0 +1,85 @@
+"""The routes of the stock."""
+
+from typing import Annotated
+
+from fastapi import Query, Response
+from pydantic import Field
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from auth import AdminUser, CurrentUser
+from db import ReadSession, WriteSession
+from errors import ItemNameTaken
+from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable
+from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
+from routing import Router, problems
+
+router = Router(prefix="/api/v1/items", tags=["items"])
+
+
+class ItemFilters(Filters):
+    """Which items to list, and in which order."""
+
+    q: SearchText = ""
+    tag: list[Tag] = Field(default=[], max_length=10, description="Items that have all of these tags.")
+    min_price_cents: Annotated[int | None, Digits, Field(ge=0, le=BIGGEST_ID)] = None
+    max_price_cents: Annotated[int | None, Digits, Field(ge=0, le=BIGGEST_ID)] = None
+    in_stock: bool | None = Field(default=None, description="Whether any are left.")
+    low_stock: bool | None = Field(default=None, description="Whether quantity ≤ reorder_level.")
+    sort: Annotated[str, sortable("name", "price_cents", "quantity", "created_at", "updated_at")] = "name"
+
+    def items(self) -> SelectOfScalar[Item]:
+        """The items that pass."""
+        items = select(Item).where(*(Item.has_tag(tag) for tag in self.tag))
+        if self.q:
+            items = items.where(col(Item.name_key).contains(folded(self.q), autoescape=True))
+        if self.min_price_cents is not None:
+            items = items.where(Item.price_cents >= self.min_price_cents)
+        if self.max_price_cents is not None:
+            items = items.where(Item.price_cents <= self.max_price_cents)
+        if self.in_stock is not None:
+            items = items.where((col(Item.quantity) > 0) == self.in_stock)
+        if self.low_stock is not None:
+            items = items.where((col(Item.quantity) <= col(Item.reorder_level)) == self.low_stock)
+        return items
+
+
+@router.get("", response_model=PageOf[ItemPublic])
+def list_items(
+    page: Paging, filters: Annotated[ItemFilters, Query()], user: CurrentUser, session: ReadSession
+) -> Page[Item]:
+    """List the stock; `q` is a part of the name, without case."""
+    return page.of(session, filters.items(), order_by(Item, filters.sort))
+
+
+@router.post("", status_code=201, response_model=ItemPublic, responses=problems(ItemNameTaken))
+def create_item(response: Response, data: ItemCreate, admin: AdminUser, session: WriteSession) -> Item:
+    """Add an item to the stock."""
+    item = Item.model_validate(data)
+    session.add(item)
+    session.flush()
+    response.headers["Location"] = f"/api/v1/items/{item.id}"
+    return item
+
+
+@router.get("/{item_id}", response_model=ItemPublic)
+def get_item(item_id: Id, user: CurrentUser, session: ReadSession) -> Item:
+    """Show one item."""
+    return session.get_one(Item, item_id)
+
+
+@router.patch("/{item_id}", response_model=ItemPublic, responses=problems(ItemNameTaken))
+def update_item(
+    item_id: Id, data: ItemUpdate, admin: AdminUser, session: WriteSession, if_match: IfMatch = None
+) -> Item:
+    """Change an item: its name, its price, its tags, or how many there are."""
+    item = session.get_one(Item, item_id, with_for_update=True).require_version(if_match)
+    item.sqlmodel_update(data.changes())
+    session.flush()
+    return item
+
+
+@router.delete("/{item_id}", status_code=204)
+def delete_item(item_id: Id, admin: AdminUser, session: WriteSession, if_match: IfMatch = None) -> None:
+    """Delete an item."""
+    session.delete(session.get_one(Item, item_id, with_for_update=True).require_version(if_match))

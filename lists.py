@@ -1,0 +1,106 @@
+"""Lists: pages with a total, filters, and the order of rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Header, Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function
+from sqlalchemy import UnaryExpression
+from sqlmodel import Session, SQLModel, asc, desc, func, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from models import BIGGEST_ID, plain_digits
+
+Row = TypeVar("Row")
+Shape = TypeVar("Shape")
+
+Digits = BeforeValidator(plain_digits)
+SearchText = Annotated[str, Field(max_length=255, description="A part of the text, without case.")]
+IfMatch = Annotated[str | None, Header(description='The version that may be changed, such as `"3"`; any by default.')]
+
+
+class Filters(BaseModel):
+    """The query parameters that choose the rows of a list."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+
+class PageOf(BaseModel, Generic[Shape]):
+    """One page of a list."""
+
+    items: list[Shape]
+    total: int
+    page: int
+    page_size: int
+    has_next: bool
+
+
+@dataclass(frozen=True)
+class Page(Generic[Row]):
+    """The rows of one page, before they are shaped."""
+
+    items: Sequence[Row]
+    total: int
+    page: int
+    page_size: int
+
+    @property
+    def has_next(self) -> bool:
+        """Whether another page follows."""
+        return self.page * self.page_size < self.total
+
+
+class PageRequest(BaseModel):
+    """Which page a client asks for."""
+
+    page: Annotated[int, Digits, Field(ge=1, le=BIGGEST_ID, description="The page, from 1.")] = 1
+    page_size: Annotated[int, Digits, Field(ge=1, le=100, description="How many rows a page has.")] = 20
+
+    def of(self, session: Session, rows: SelectOfScalar[Row], order: Sequence[UnaryExpression[Any]]) -> Page[Row]:
+        """This page of `rows` in this order: one statement counts them all, one reads the page."""
+        total = session.exec(select(func.count()).select_from(rows.subquery())).one()
+        offset = min((self.page - 1) * self.page_size, BIGGEST_ID)
+        items = session.exec(rows.order_by(*order).offset(offset).limit(self.page_size)).all()
+        return Page(items, total, self.page, self.page_size)
+
+
+Paging = Annotated[PageRequest, Query()]
+
+
+@dataclass(frozen=True)
+class Sortable:
+    """Declares a `sort` parameter: some of `fields`, by commas, each with `-` in front for descending order."""
+
+    fields: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A string, checked here so that the message names the fields instead of a pattern."""
+        return no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The same for the documentation, where a pattern says it best."""
+        one = f"-?({'|'.join(self.fields)})"
+        return {"type": "string", "pattern": f"^{one}(,{one})*$", "description": f"{self._rule()}; ties go by id."}
+
+    def _checked(self, sort: str) -> str:
+        if not all(part.removeprefix("-") in self.fields for part in sort.split(",")):
+            raise PydanticCustomError("sort_unknown", "{rule}", {"rule": self._rule()})
+        return sort
+
+    def _rule(self) -> str:
+        return f"Sort by {', '.join(self.fields)}, separated by commas, with '-' in front for descending"
+
+
+def sortable(*fields: str) -> Sortable:
+    """The `sort` parameter of a list with these fields."""
+    return Sortable(fields)
+
+
+def order_by(table: type[SQLModel], sort: str) -> list[UnaryExpression[Any]]:
+    """The order that a checked `sort` asks for; ties go by ascending id, so it is total."""
+    columns = [(part.removeprefix("-"), desc if part.startswith("-") else asc) for part in sort.split(",")]
+    return [direction(getattr(table, name)) for name, direction in [*columns, ("id", asc)]]

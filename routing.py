@@ -1,0 +1,316 @@
+"""The route class that every route shares: one thread, one end of the session, strict input, whole documentation."""
+
+import functools
+import inspect
+import json
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import unquote_to_bytes
+
+from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlmodel import Session
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from db import Database, ending
+from errors import (
+    MEDIA_TYPE,
+    BadRequest,
+    BodyTooLarge,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    HostNotAllowed,
+    InternalError,
+    Invalid,
+    NotAuthenticated,
+    Problem,
+    StorageFull,
+    VersionConflict,
+)
+from models import Versioned
+
+Responses = dict[int | str, dict[str, Any]]
+Value = TypeVar("Value")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_RAISED: dict[Callable[..., Any], tuple[type[Problem], ...]] = {}
+FORBIDDEN_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+class StrictRequest(Request):
+    """A request whose JSON is RFC 8259's and nothing more: UTF-8, finite numbers, whole characters."""
+
+    async def json(self) -> Any:
+        """The parsed body. Of a body that cannot be read the fault is kept until the caller is known."""
+        body = await self.body()
+        try:
+            return _strict_json(body)
+        except UnicodeDecodeError:
+            self.scope["unreadable_body"] = BadRequest("The body is not UTF-8.")
+        except json.JSONDecodeError as error:
+            self._refuse(f"It is not JSON: {error.msg} at character {error.pos}")
+        except RecursionError:
+            self._refuse("It is nested too deeply")
+        except ValueError as error:
+            self._refuse(f"It is not acceptable JSON: {error}")
+        return b""  # fits no schema, so that FastAPI reports a validation error after the caller is known
+
+    def _refuse(self, message: str) -> None:
+        self.scope["unreadable_body"] = Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}])
+
+
+class Deferred(ABC, Generic[Value]):
+    """What a dependency gives when its value has to be read from the database.
+
+    The route resolves it in its own thread and session, before the endpoint runs: a dependency that read it itself
+    would cost a second thread and a second connection.
+    """
+
+    @abstractmethod
+    def resolve(self, request: Request, session: Session) -> Value:
+        """Read the value that the endpoint is given."""
+
+    def resolve_alone(self, request: Request) -> Value:
+        """Read it in a session of its own, where it is needed before the route has one."""
+        database: Database = request.app.state.database
+        with database.read() as session:
+            return self.resolve(request, session)
+
+
+class Route(APIRoute):
+    """A route that runs its endpoint, its response model and the end of its session in one thread.
+
+    Beyond FastAPI's own route it refuses query parameters that nobody declared, answers a row with a `version`
+    with its `ETag` (or 304), and documents the problems that follow from the signature.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if not inspect.iscoroutinefunction(endpoint):
+            endpoint = _in_one_thread(endpoint, self)
+        super().__init__(path, endpoint, **options)
+        self.responses = _merged(_implied_problems(self), self.responses)
+        self.query_names = frozenset(_query_names(self.dependant))
+        self.shape: TypeAdapter[Any] | None = TypeAdapter(self.response_model) if self.response_model else None
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, reading the body strictly. Does no I/O of its own."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            request = StrictRequest(request.scope, request.receive)
+            try:
+                return await handle(request)
+            except RequestValidationError:
+                # Who is calling comes before what is wrong with the call.
+                caller: Deferred[object] | None = request.scope.get("caller")
+                if caller is not None:
+                    await run_in_threadpool(caller.resolve_alone, request)
+                raise
+
+        return strictly
+
+    def respond(self, request: Request, result: object, declared: Response | None) -> Response:
+        """Shape what the endpoint returned; FastAPI would take another thread for it."""
+        if isinstance(result, Response):
+            return result
+        response = Response(status_code=self.status_code or 200)
+        if declared is not None:
+            response.raw_headers = [header for header in declared.raw_headers if header[0] != b"content-length"]
+        if isinstance(result, Versioned):
+            response.headers["ETag"] = result.etag
+            if request.method == "GET" and result.is_named_by(request.headers.get("if-none-match")):
+                response.status_code = 304
+                return response
+        if self.shape is not None:
+            response.body = _shaped(self.shape, result)
+            response.headers["Content-Length"] = str(len(response.body))
+            response.headers["Content-Type"] = "application/json"
+        return response
+
+
+def _shaped(shape: TypeAdapter[Any], result: object) -> bytes:
+    try:
+        return shape.dump_json(shape.validate_python(result, from_attributes=True))
+    except ValidationError as error:
+        raise ResponseValidationError(errors=error.errors(include_input=False)) from error
+
+
+class Router(APIRouter):
+    """The routes of one noun, all of the class above.
+
+    Every route must know its caller, by `CurrentUser` or a dependency on it, unless the router says `public=True`.
+    """
+
+    def __init__(self, *, public: bool = False, **options: Any) -> None:
+        self.public = public
+        super().__init__(route_class=Route, generate_unique_id_function=_operation_id, **options)
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add a route.
+
+        Raises:
+            TypeError: anybody could call it.
+        """
+        super().add_api_route(path, endpoint, **options)
+        route = self.routes[-1]
+        if not self.public and isinstance(route, Route) and NotAuthenticated not in _raised_by(route.dependant):
+            raise TypeError(f"{endpoint.__name__} is open to everyone: take a CurrentUser, or use a public router.")
+        if not self.public and "session" not in inspect.signature(endpoint).parameters:
+            raise TypeError(f"{endpoint.__name__} cannot know its caller: take a ReadSession or a WriteSession.")
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The name of the endpoint, which makes a good name for a method of a generated client."""
+    return route.name
+
+
+def raises(*kinds: type[Problem]) -> Callable[[Function], Function]:
+    """Declare what a dependency can raise, so that every route that takes it documents it."""
+
+    def declare(function: Function) -> Function:
+        _RAISED[function] = kinds
+        return function
+
+    return declare
+
+
+def problems(*kinds: type[Problem]) -> Responses:
+    """Document problems for `responses=`: one entry a status, with the error codes."""
+    documented: Responses = {}
+    for kind in kinds:
+        described = [documented[kind.status]["description"]] if kind.status in documented else []
+        documented[kind.status] = _problem_schema(*described, kind.code)
+    return documented
+
+
+def _problem_schema(*codes: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def _implied_problems(route: APIRoute) -> Responses:
+    """What a route can answer because of its signature."""
+    kinds: list[type[Problem]] = [BadRequest, HostNotAllowed, Invalid, InternalError, DatabaseBusy, DatabaseUnavailable]
+    kinds += dict.fromkeys(_raised_by(route.dependant))
+    if any(field.alias == "if-match" for field in route.dependant.header_params):
+        kinds.append(VersionConflict)
+    if route.body_field is not None:
+        kinds.append(BodyTooLarge)
+    if route.methods != {"GET"}:
+        kinds.append(StorageFull)
+    documented = problems(*kinds)
+    if ids := re.findall(r"{(\w+)_id}", route.path):
+        documented[404] = _problem_schema(*(f"{name.upper()}_NOT_FOUND" for name in ids))
+    return documented
+
+
+def _merged(*parts: Responses) -> Responses:
+    merged: Responses = {}
+    for part in parts:
+        for status, entry in part.items():
+            if status in merged and "description" in merged[status] and "description" in entry:
+                codes = dict.fromkeys(f"{merged[status]['description']}, {entry['description']}".split(", "))
+                entry = entry | {"description": ", ".join(codes)}
+            merged[status] = entry
+    return merged
+
+
+def _raised_by(dependant: Dependant) -> Iterable[type[Problem]]:
+    for dependency in dependant.dependencies:
+        if dependency.call is not None:
+            yield from _RAISED.get(dependency.call, ())
+        yield from _raised_by(dependency)
+
+
+def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., Any]:
+    """Wrap an endpoint so that all its work is done in the one thread that FastAPI gives it."""
+    signature = inspect.signature(endpoint, eval_str=True)
+    names = {parameter.annotation: name for name, parameter in signature.parameters.items()}
+    takes_request = Request in names
+    request_name = names.get(Request, "http_request")
+    response_name = names.get(Response, "")
+
+    @functools.wraps(endpoint)
+    def run(**values: Any) -> Response:
+        request: Request = values[request_name] if takes_request else values.pop(request_name)
+        if request.scope["query_string"]:
+            _refuse_unknown_query(request, route.query_names)
+        session: Session | None = values.get("session")
+        if session is None:
+            return route.respond(request, endpoint(**values), values.get(response_name))
+        with ending(session):
+            values = {name: _resolved(value, request, session) for name, value in values.items()}
+            return route.respond(request, endpoint(**values), values.get(response_name))
+
+    if not takes_request:
+        request_parameter = inspect.Parameter(request_name, inspect.Parameter.KEYWORD_ONLY, annotation=Request)
+        signature = signature.replace(parameters=[*signature.parameters.values(), request_parameter])
+    run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
+    return run
+
+
+def _resolved(value: object, request: Request, session: Session) -> object:
+    return cast(Deferred[object], value).resolve(request, session) if isinstance(value, Deferred) else value
+
+
+def _refuse_unknown_query(request: Request, known: frozenset[str]) -> None:
+    """Refuse names nobody declared, and text that no character string can be."""
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode()
+    except UnicodeDecodeError:
+        raise Invalid([{"loc": ("query",), "msg": "It is not UTF-8", "type": "string_unicode"}]) from None
+    errors: list[Mapping[str, Any]] = [
+        {"loc": ("query", name), "msg": "This parameter is not known here", "type": "extra_forbidden"}
+        for name in request.query_params
+        if name not in known
+    ]
+    errors += [
+        {"loc": ("query", name), "msg": "It must not have NUL characters", "type": "string_unicode"}
+        for name, value in request.query_params.multi_items()
+        if "\0" in value
+    ]
+    if errors:
+        raise Invalid(errors)
+
+
+def _query_names(dependant: Dependant) -> Iterable[str]:
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        # a model of parameters stands for its fields
+        yield from kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else [field.alias]
+    for dependency in dependant.dependencies:
+        yield from _query_names(dependency)
+
+
+def _strict_json(body: bytes) -> Any:
+    text = body.decode("utf-8-sig")
+    parsed = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
+    # Escapes are the only way a NUL or half a character gets through the parser.
+    if "\\u" in text and FORBIDDEN_TEXT.search(json.dumps(parsed, ensure_ascii=False).replace("\\u0000", "\0")):
+        raise ValueError("a string has a NUL or half a character in it")
+    return parsed
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _short(digits: str) -> int:
+    if len(digits) > 20:  # 2^63 has 19 digits, and Python refuses thousands of them with a sentence of its own
+        raise ValueError("a number is out of range")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is out of range")
+    return number
