@@ -19,9 +19,12 @@ from starlette.types import ASGIApp
 import auth
 import errors
 import items
+import passwords
+import schema
 import users
 from db import SQLITE, Database
 from logs import Edge, HostGate, configure_logging
+from problems import Problem
 from routing import Router
 from settings import Settings, get_settings, resolve_secret_key
 
@@ -80,7 +83,7 @@ async def health() -> Health:
 def ready(request: Request) -> Readiness:
     """Say whether the database can be read and has this version's schema."""
     database: Database = request.app.state.database
-    database.require_ready()
+    schema.require_current(database)
     return Readiness()
 
 
@@ -93,7 +96,7 @@ ROUTES = [
 @asynccontextmanager
 async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     """Start and stop the app; what blocks is done in a thread."""
-    app.state.hashing_slots = auth.hashing_slots()
+    app.state.hashing_slots = passwords.hashing_slots()
     await run_in_threadpool(_start, app)
     try:
         yield
@@ -108,8 +111,8 @@ def _start(app: Stockroom) -> None:
     app.state.secret_key = resolve_secret_key(settings)
     app.state.database = database = Database(settings)
     if settings.migrate_on_start:
-        database.upgrade()
-        auth.ensure_admin(database)
+        schema.upgrade(database)
+        passwords.ensure_admin(database)
     database.log_version()
 
 
@@ -126,7 +129,7 @@ def create_app(settings: Settings) -> Stockroom:
         redirect_slashes=False,
         max_body_size=settings.max_body_bytes,
         exception_handlers={
-            errors.Problem: errors.on_problem,
+            Problem: errors.on_problem,
             HTTPException: errors.on_http_exception,
             RequestValidationError: errors.on_validation_error,
             NoResultFound: errors.on_no_result,

@@ -9,9 +9,9 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser
 from db import ReadSession, WriteSession
-from errors import ItemNameTaken
 from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
+from problems import ItemNameTaken
 from routing import Router, problems
 
 router = Router(prefix="/api/v1/items", tags=["items"])

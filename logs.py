@@ -14,7 +14,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import MEDIA_TYPE, HostNotAllowed, InternalError, Problem, problem_for_status, problem_response
+from errors import MEDIA_TYPE, problem_for_status, problem_response
+from problems import HostNotAllowed, InternalError, Problem
 from settings import Settings, StartRefused
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, Session, SQLModel, col, delete, func, select
 from sqlmodel._compat import SQLModelConfig
 
-from errors import InvalidCredentials, LastAdmin, VersionConflict
+from problems import InvalidCredentials, LastAdmin, VersionConflict
 
 BIGGEST_ID = 2**63 - 1
 BILLION = 1_000_000_000

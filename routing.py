@@ -2,13 +2,10 @@
 
 import functools
 import inspect
-import json
-import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar, cast
-from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
@@ -21,8 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from db import Database, ending
-from errors import (
-    MEDIA_TYPE,
+from errors import MEDIA_TYPE
+from models import Versioned
+from problems import (
     BadRequest,
     BodyTooLarge,
     DatabaseBusy,
@@ -35,36 +33,13 @@ from errors import (
     StorageFull,
     VersionConflict,
 )
-from models import Versioned
+from strict import StrictRequest, refuse_unknown_query
 
 Responses = dict[int | str, dict[str, Any]]
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _RAISED: dict[Callable[..., Any], tuple[type[Problem], ...]] = {}
-FORBIDDEN_TEXT = re.compile("[\x00\ud800-\udfff]")
-
-
-class StrictRequest(Request):
-    """A request whose JSON is RFC 8259's and nothing more: UTF-8, finite numbers, whole characters."""
-
-    async def json(self) -> Any:
-        """The parsed body. Of a body that cannot be read the fault is kept until the caller is known."""
-        body = await self.body()
-        try:
-            return _strict_json(body)
-        except UnicodeDecodeError:
-            self.scope["unreadable_body"] = BadRequest("The body is not UTF-8.")
-        except json.JSONDecodeError as error:
-            self._refuse(f"It is not JSON: {error.msg} at character {error.pos}")
-        except RecursionError:
-            self._refuse("It is nested too deeply")
-        except ValueError as error:
-            self._refuse(f"It is not acceptable JSON: {error}")
-        return b""  # fits no schema, so that FastAPI reports a validation error after the caller is known
-
-    def _refuse(self, message: str) -> None:
-        self.scope["unreadable_body"] = Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}])
 
 
 class Deferred(ABC, Generic[Value]):
@@ -242,7 +217,7 @@ def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., 
     def run(**values: Any) -> Response:
         request: Request = values[request_name] if takes_request else values.pop(request_name)
         if request.scope["query_string"]:
-            _refuse_unknown_query(request, route.query_names)
+            refuse_unknown_query(request, route.query_names)
         session: Session | None = values.get("session")
         if session is None:
             return route.respond(request, endpoint(**values), values.get(response_name))
@@ -261,26 +236,6 @@ def _resolved(value: object, request: Request, session: Session) -> object:
     return cast(Deferred[object], value).resolve(request, session) if isinstance(value, Deferred) else value
 
 
-def _refuse_unknown_query(request: Request, known: frozenset[str]) -> None:
-    """Refuse names nobody declared, and text that no character string can be."""
-    try:
-        unquote_to_bytes(request.scope["query_string"]).decode()
-    except UnicodeDecodeError:
-        raise Invalid([{"loc": ("query",), "msg": "It is not UTF-8", "type": "string_unicode"}]) from None
-    errors: list[Mapping[str, Any]] = [
-        {"loc": ("query", name), "msg": "This parameter is not known here", "type": "extra_forbidden"}
-        for name in request.query_params
-        if name not in known
-    ]
-    errors += [
-        {"loc": ("query", name), "msg": "It must not have NUL characters", "type": "string_unicode"}
-        for name, value in request.query_params.multi_items()
-        if "\0" in value
-    ]
-    if errors:
-        raise Invalid(errors)
-
-
 def _query_names(dependant: Dependant) -> Iterable[str]:
     for field in dependant.query_params:
         kind = field.field_info.annotation
@@ -288,29 +243,3 @@ def _query_names(dependant: Dependant) -> Iterable[str]:
         yield from kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else [field.alias]
     for dependency in dependant.dependencies:
         yield from _query_names(dependency)
-
-
-def _strict_json(body: bytes) -> Any:
-    text = body.decode("utf-8-sig")
-    parsed = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
-    # Escapes are the only way a NUL or half a character gets through the parser.
-    if "\\u" in text and FORBIDDEN_TEXT.search(json.dumps(parsed, ensure_ascii=False).replace("\\u0000", "\0")):
-        raise ValueError("a string has a NUL or half a character in it")
-    return parsed
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
-def _short(digits: str) -> int:
-    if len(digits) > 20:  # 2^63 has 19 digits, and Python refuses thousands of them with a sentence of its own
-        raise ValueError("a number is out of range")
-    return int(digits)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is out of range")
-    return number

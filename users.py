@@ -8,23 +8,12 @@ from sqlmodel import col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
-from auth import (
-    AdminUser,
-    Caller,
-    CurrentSession,
-    CurrentUser,
-    Proof,
-    admin_user,
-    current_user,
-    hash_password,
-    hashing,
-    prove,
-    settle,
-)
+from auth import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
 from db import ReadSession, WriteSession
-from errors import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts
 from lists import Filters, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import Id, PasswordChange, ProfileUpdate, Role, User, UserCreate, UserPublic, UserUpdate, folded
+from passwords import Proof, hash_password, hashing, prove, settle
+from problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts
 from routing import Router, problems
 
 router = Router(prefix="/api/v1/users", tags=["users"])
