@@ -16,10 +16,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+import audit
 import auth
 import errors
+import inbox
 import items
+import items_csv
+import orders
 import passwords
+import posts
 import schema
 import users
 from db import SQLITE, Database
@@ -89,7 +94,20 @@ def ready(request: Request) -> Readiness:
 
 # Given flat: a tree of included routers would be searched twice at every level, for every request.
 ROUTES = [
-    route for router in (system, auth.public_router, auth.router, users.router, items.router) for route in router.routes
+    route
+    for router in (
+        system,
+        auth.public_router,
+        auth.router,
+        users.router,
+        items_csv.router,  # before the items: `export` is not the id of one
+        items.router,
+        orders.router,
+        posts.router,
+        inbox.router,
+        audit.router,
+    )
+    for route in router.routes
 ]
 
 

@@ -127,10 +127,8 @@ class Caller(Deferred[User]):
             self.user = session.exec(LIVING_USER, params=ids).one_or_none()
         if self.user is None:
             raise NotAuthenticated
-        request.state.user_id = self.user.id
-        if self.must_be_admin and not self.user.is_admin:
-            raise Forbidden
-        return self.user
+        request.state.user_id = session.info["actor_id"] = self.user.id
+        return self.user.require_admin() if self.must_be_admin else self.user
 
 
 class CallersSession(Deferred[int]):

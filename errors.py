@@ -24,12 +24,14 @@ from problems import (
     EmailTaken,
     InternalError,
     Invalid,
+    ItemHasOrders,
     ItemNameTaken,
     MethodNotAllowed,
     NotFound,
     Problem,
     RouteNotFound,
     StorageFull,
+    UserHasOrders,
     VersionConflict,
 )
 
@@ -49,12 +51,14 @@ class ProblemDetails(BaseModel):
     errors: list[dict[str, Any]] | None = None
 
 
-# What a unique index says about the fault, by the names SQLite and PostgreSQL report.
-UNIQUE = {
+# What a constraint says about the fault, by the names SQLite and PostgreSQL report.
+CONSTRAINTS = {
     "user.email": EmailTaken,
     "uq_user_email": EmailTaken,
     "item.name_key": ItemNameTaken,
     "uq_item_name_key": ItemNameTaken,
+    "fk_order_line_item_id": ItemHasOrders,
+    "fk_order_user_id": UserHasOrders,
 }
 
 # SQLite's primary result codes, https://sqlite.org/rescode.html; anything else is the app's own fault.
@@ -162,7 +166,7 @@ async def on_integrity_error(request: Request, error: IntegrityError) -> Respons
     diagnostics = getattr(error.orig, "diag", None)
     named = str(getattr(diagnostics, "constraint_name", None) or error.orig)
     match = re.search(r"[\w.]+$", named)
-    problem = UNIQUE.get(match.group() if match else "", Conflict)()
+    problem = CONSTRAINTS.get(match.group() if match else "", Conflict)()
     return problem_response(request, problem)
 
 

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import Query, Response
 from pydantic import Field
-from sqlmodel import col, select
+from sqlmodel import col, not_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser
 from db import ReadSession, WriteSession
 from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
-from problems import ItemNameTaken
+from problems import ItemHasOrders, ItemNameTaken
 from routing import Router, problems
 
 router = Router(prefix="/api/v1/items", tags=["items"])
@@ -40,7 +40,8 @@ class ItemFilters(Filters):
         if self.in_stock is not None:
             items = items.where((col(Item.quantity) > 0) == self.in_stock)
         if self.low_stock is not None:
-            items = items.where((col(Item.quantity) <= col(Item.reorder_level)) == self.low_stock)
+            is_low = col(Item.quantity) <= col(Item.reorder_level)
+            items = items.where(is_low if self.low_stock else not_(is_low))
         return items
 
 
@@ -58,7 +59,7 @@ def create_item(response: Response, data: ItemCreate, admin: AdminUser, session:
     item = Item.model_validate(data)
     session.add(item)
     session.flush()
-    response.headers["Location"] = f"/api/v1/items/{item.id}"
+    response.headers["Location"] = item.link
     return item
 
 
@@ -74,12 +75,10 @@ def update_item(
 ) -> Item:
     """Change an item: its name, its price, its tags, or how many there are."""
     item = session.get_one(Item, item_id, with_for_update=True).require_version(if_match)
-    item.sqlmodel_update(data.changes())
-    session.flush()
-    return item
+    return item.change(session, data.changes())
 
 
-@router.delete("/{item_id}", status_code=204)
+@router.delete("/{item_id}", status_code=204, responses=problems(ItemHasOrders))
 def delete_item(item_id: Id, admin: AdminUser, session: WriteSession, if_match: IfMatch = None) -> None:
-    """Delete an item."""
-    session.delete(session.get_one(Item, item_id, with_for_update=True).require_version(if_match))
+    """Delete an item that was never ordered."""
+    session.get_one(Item, item_id, with_for_update=True).require_version(if_match).remove(session)

@@ -1,5 +1,6 @@
 """Lists: pages with a total, filters, and the order of rows."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
@@ -9,11 +10,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchem
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
-from sqlalchemy import UnaryExpression
+from sqlalchemy import ColumnElement, UnaryExpression
 from sqlmodel import Session, SQLModel, asc, desc, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models import BIGGEST_ID, plain_digits
+from problems import Invalid
 
 Row = TypeVar("Row")
 Shape = TypeVar("Shape")
@@ -69,6 +71,67 @@ class PageRequest(BaseModel):
 
 
 Paging = Annotated[PageRequest, Query()]
+
+
+class EndlessOf(BaseModel, Generic[Shape]):
+    """One stretch of an endless list; `next_cursor` asks for the next one."""
+
+    items: list[Shape]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Endless(Generic[Row]):
+    """The rows of one stretch, before they are shaped."""
+
+    items: Sequence[Row]
+    next_cursor: str | None
+
+
+class CursorRequest(BaseModel):
+    """Where in an endless list a client wants to go on.
+
+    A cursor names the last row that was seen, so the next stretch costs the same at any depth, and rows that come or
+    go meanwhile are neither skipped nor repeated.
+    """
+
+    cursor: Annotated[str, Field(max_length=100, description="The `next_cursor` of the last answer.")] | None = None
+    limit: Annotated[int, Digits, Field(ge=1, le=100, description="How many rows to answer.")] = 20
+
+    def of(
+        self, session: Session, table: type[SQLModel], rows: SelectOfScalar[Row], *, oldest_first: bool = False
+    ) -> Endless[Row]:
+        """The next rows of this table, by id.
+
+        Raises:
+            Invalid: the cursor is not one of this list.
+        """
+        ids: ColumnElement[int] = getattr(table, "id")  # noqa: B009 - every table here has one, SQLModel does not
+        if self.cursor is not None:
+            last_id = _read_cursor(self.cursor, table)
+            rows = rows.where(ids > last_id if oldest_first else ids < last_id)
+        found = session.exec(rows.order_by(asc(ids) if oldest_first else desc(ids)).limit(self.limit + 1)).all()
+        items = found[: self.limit]
+        more = len(found) > self.limit
+        return Endless(items, _cursor(table, getattr(items[-1], "id")) if more else None)  # noqa: B009
+
+
+Cursoring = Annotated[CursorRequest, Query()]
+
+
+def _cursor(table: type[SQLModel], row_id: int) -> str:
+    return urlsafe_b64encode(f"{table.__name__}:{row_id}".encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, table: type[SQLModel]) -> int:
+    try:
+        name, _, digits = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
+        row_id = int(digits)
+    except ValueError:  # broken base64, UTF-8 and numbers alike
+        name, row_id = "", 0
+    if name != table.__name__ or not 0 < row_id <= BIGGEST_ID or _cursor(table, row_id) != cursor:
+        raise Invalid([{"loc": ("query", "cursor"), "msg": "This is no cursor of this list", "type": "cursor"}])
+    return row_id
 
 
 @dataclass(frozen=True)

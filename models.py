@@ -6,35 +6,64 @@ checked body with `Thing.model_validate(data)`.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from secrets import token_urlsafe
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, EmailStr, GetJsonSchemaHandler, StringConstraints, field_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     ColumnElement,
     Connection,
     Dialect,
+    Index,
     Integer,
     String,
     event,
+    insert,
+    text,
+    true,
     type_coerce,
+    update,
 )
-from sqlalchemy.orm import Mapper, declared_attr
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Mapper, QueryableAttribute, column_property, declared_attr, defer
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.types import TypeDecorator, TypeEngine
-from sqlmodel import Field, Session, SQLModel, col, delete, func, select
+from sqlmodel import Field, Relationship, Session, SQLModel, col, delete, func, select
 from sqlmodel._compat import SQLModelConfig
+from sqlmodel.sql.expression import SelectOfScalar
+from starlette.responses import Response
 
-from problems import InvalidCredentials, LastAdmin, VersionConflict
+from db import TransactionSession
+from logs import REQUEST_ID
+from problems import (
+    Forbidden,
+    IdempotencyKeyReused,
+    InvalidCredentials,
+    ItemHasOrders,
+    LastAdmin,
+    NotFound,
+    NotOwner,
+    OrderNotPending,
+    OutOfStock,
+    UserHasOrders,
+    VersionConflict,
+)
 
 BIGGEST_ID = 2**63 - 1
 BILLION = 1_000_000_000
+LOW_STOCK = "quantity <= reorder_level"
+WITH_ITS_ROW = {"lazy": "joined", "innerjoin": True}  # read in the same statement as the row
 AUTOINCREMENT = {"sqlite_autoincrement": True}  # an id is never given twice, not even after a deletion
 
 SQLModel.metadata.naming_convention = {
@@ -185,7 +214,18 @@ class PatchBody(RequestBody):
         return self.model_dump(exclude_unset=True)
 
 
-class Versioned(Table):
+class Audited(Table):
+    """A table whose every change is in the audit, in the same transaction."""
+
+    audited: ClassVar[tuple[str, ...]] = ()
+    """The fields whose values the audit keeps; a secret is not among them."""
+
+    def audited_values(self) -> dict[str, Any]:
+        """What the row says now, as far as the audit keeps it."""
+        return {field: getattr(self, field) for field in self.audited}
+
+
+class Versioned(Audited):
     """A row that counts its changes, so that nobody overwrites what they have not seen."""
 
     version: int = Field(default=1)
@@ -266,10 +306,11 @@ class PasswordChange(RequestBody):
     new_password: NewPassword
 
 
-class User(Table, table=True):
+class User(Audited, table=True):
     """An account. E-mails are stored in lower case."""
 
     __table_args__ = (CheckConstraint("role IN ('member', 'admin')", "role"), AUTOINCREMENT)
+    audited: ClassVar = ("email", "full_name", "role", "is_active")
 
     id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     email: str = Field(unique=True, sa_type=CodePointText)
@@ -281,10 +322,24 @@ class User(Table, table=True):
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
 
+    # Deleted one by one and not by the database, because the audit has to see them go.
+    posts: list["Post"] = Relationship(back_populates="creator", cascade_delete=True)
+    comments: list["Comment"] = Relationship(back_populates="creator", cascade_delete=True)
+
     @property
     def is_admin(self) -> bool:
         """Whether this account may do what members may not."""
         return self.role == "admin"
+
+    def require_admin(self) -> Self:
+        """The account itself, if it is an admin's.
+
+        Raises:
+            Forbidden: it is not.
+        """
+        if not self.is_admin:
+            raise Forbidden
+        return self
 
     @classmethod
     def create(cls, session: Session, data: UserRegister, password_hash: str) -> Self:
@@ -322,11 +377,14 @@ class User(Table, table=True):
         self.sign_out_everywhere(session, but=keep_session)
 
     def remove(self, session: Session) -> None:
-        """Delete the account with its sessions.
+        """Delete the account with its posts, comments, notifications and sessions.
 
         Raises:
+            UserHasOrders: somebody has to answer for them; deactivate the account instead.
             LastAdmin: nobody would be in charge any more.
         """
+        if session.exec(select(Order.id).where(Order.user_id == self.id).limit(1)).first() is not None:
+            raise UserHasOrders
         if self.is_admin and self.is_active:
             self.require_another_admin(session)
         session.delete(self)
@@ -494,13 +552,15 @@ class ItemUpdate(PatchBody):
 
 
 class Item(Versioned, table=True):
-    """Something that is in stock, or was."""
+    """Something that is in stock, or was. Its quantity is never negative, whatever runs at once."""
 
     __table_args__ = (
         CheckConstraint("quantity >= 0", "quantity"),
         CheckConstraint("price_cents > 0", "price_cents"),
+        Index("ix_item_low_stock", "name", sqlite_where=text(LOW_STOCK), postgresql_where=text(LOW_STOCK)),
         AUTOINCREMENT,
     )
+    audited: ClassVar = ("name", "price_cents", "quantity", "reorder_level", "tags")
 
     id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     name: str = Field(sa_type=CodePointText, index=True)
@@ -511,6 +571,69 @@ class Item(Versioned, table=True):
     tags: list[str] = Field(default_factory=list, sa_type=TagList)
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
+
+    @classmethod
+    def create_many(cls, session: Session, rows: Sequence[dict[str, Any]]) -> None:
+        """Add many items in two statements: one for the items, one for their audit."""
+        if not rows:
+            return
+        values = [row | {"name_key": folded(row["name"]), "version": 1} for row in rows]
+        statement = insert(cls).returning(col(cls.id), sort_by_parameter_order=True)
+        ids = session.exec(statement, params=values).scalars().all()
+        created = [{field: [None, row[field]] for field in cls.audited} for row in rows]
+        AuditEntry.record_many(session, "create", "item", list(zip(ids, created, strict=True)))
+
+    @property
+    def link(self) -> str:
+        """Where the item is found."""
+        return f"/api/v1/items/{self.id}"
+
+    def change(self, session: Session, changes: dict[str, Any]) -> Self:
+        """Apply an admin's changes, and warn the other admins where they make the stock low."""
+        before = self.quantity
+        self.sqlmodel_update(changes)
+        session.flush()
+        Notification.tell_admins(session, self.low_stock_notice(before))
+        return self
+
+    def remove(self, session: Session) -> None:
+        """Delete an item that nobody ever ordered.
+
+        Raises:
+            ItemHasOrders: somebody did.
+        """
+        if session.exec(select(OrderLine.order_id).where(OrderLine.item_id == self.id).limit(1)).first() is not None:
+            raise ItemHasOrders
+        session.delete(self)
+        session.flush()
+
+    def take(self, session: Session, quantity: int) -> bool:
+        """Take `quantity` out of the stock, in one statement that cannot go below zero; False if too few are left."""
+        return self._restock(session, -quantity, col(Item.quantity) >= quantity)
+
+    def put_back(self, session: Session, quantity: int) -> None:
+        """Put `quantity` back into the stock."""
+        self._restock(session, quantity, true())
+
+    def _restock(self, session: Session, by: int, condition: ColumnElement[bool]) -> bool:
+        statement = update(Item).where(col(Item.id) == self.id, condition)
+        statement = statement.values(quantity=Item.quantity + by, version=Item.version + 1, updated_at=now())
+        changed = statement.returning(col(Item.quantity), col(Item.version), col(Item.updated_at))
+        row = session.exec(changed, execution_options={"synchronize_session": False}).one_or_none()
+        if row is None:
+            return False
+        quantity, version, updated_at = row
+        for field, value in (("quantity", quantity), ("version", version), ("updated_at", updated_at)):
+            set_committed_value(self, field, value)
+        AuditEntry.record(session, "update", self, {"quantity": [quantity - by, quantity]})
+        return True
+
+    def low_stock_notice(self, quantity_before: int) -> "list[Notice]":
+        """The warning that the quantity crossed its level downward, if it did."""
+        if not quantity_before > self.reorder_level >= self.quantity:
+            return []
+        message = f"{self.name} is low: {self.quantity} left, the level is {self.reorder_level}."
+        return [Notice("low_stock", message, self.link)]
 
     @classmethod
     def has_tag(cls, tag: str) -> ColumnElement[bool]:
@@ -529,3 +652,577 @@ def _fold_item(_mapper: Mapper[Item], _connection: Connection, item: Item) -> No
 @event.listens_for(User, "before_update")
 def _fold_user(_mapper: Mapper[User], _connection: Connection, user: User) -> None:
     user.full_name_key = folded(user.full_name)
+
+
+# Orders
+
+OrderStatus = Literal["pending", "fulfilled", "cancelled"]
+
+
+class OrderLineCreate(RequestBody):
+    """How many of which item."""
+
+    item_id: Id
+    quantity: Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _one_line_an_item(lines: list[OrderLineCreate]) -> list[OrderLineCreate]:
+    if len({line.item_id for line in lines}) < len(lines):
+        raise ValueError("No item may stand in two lines")
+    return lines
+
+
+class OrderCreate(RequestBody):
+    """A new order."""
+
+    lines: Annotated[list[OrderLineCreate], Field(min_length=1, max_length=100), AfterValidator(_one_line_an_item)]
+    note: Annotated[str, Field(max_length=500)] | None = None
+
+
+class OrderUpdate(RequestBody):
+    """What becomes of a pending order."""
+
+    status: Literal["fulfilled", "cancelled"]
+
+
+class OrderLinePublic(SQLModel):
+    """One line of an order, with the name and the price of the moment of ordering."""
+
+    item_id: int
+    item_name: str
+    quantity: int
+    unit_price_cents: int
+
+
+class OrderPublic(SQLModel):
+    """An order."""
+
+    id: int
+    user_id: int
+    status: OrderStatus
+    lines: list[OrderLinePublic]
+    total_cents: int
+    note: str | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderLine(Table, table=True):
+    """How many of one item, under the name and at the price of the moment of ordering."""
+
+    order_id: int = Field(default=None, foreign_key="order.id", ondelete="CASCADE", primary_key=True, sa_type=BigInt)
+    item_id: int = Field(foreign_key="item.id", primary_key=True, index=True, sa_type=BigInt)
+    position: int
+    item_name: str
+    quantity: int
+    unit_price_cents: int = Field(sa_type=BigInt)
+
+
+class Order(Versioned, table=True):
+    """What somebody ordered. Its stock is taken when it is placed, and put back when it is cancelled."""
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'fulfilled', 'cancelled')", "status"),
+        Index("ix_order_created_at", text("created_at DESC"), "id"),
+        Index("ix_order_user_id_created_at", "user_id", text("created_at DESC"), "id"),
+        AUTOINCREMENT,
+    )
+    audited: ClassVar = ("user_id", "status", "total_cents", "note")
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+    user_id: int = Field(foreign_key="user.id", sa_type=BigInt)
+    status: str = "pending"
+    total_cents: int = Field(default=0, sa_type=BigInt)
+    note: str | None = None
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
+
+    lines: list[OrderLine] = Relationship(
+        cascade_delete=True, sa_relationship_kwargs={"lazy": "selectin", "order_by": "OrderLine.position"}
+    )
+
+    @property
+    def link(self) -> str:
+        """Where the order is found."""
+        return f"/api/v1/orders/{self.id}"
+
+    @classmethod
+    def visible_to(cls, user: User) -> SelectOfScalar["Order"]:
+        """The orders that `user` may see: their own, or all of them for an admin."""
+        return select(Order) if user.is_admin else select(Order).where(Order.user_id == user.id)
+
+    @classmethod
+    def place(cls, session: Session, user: User, data: OrderCreate) -> Self:
+        """Take the stock of all lines, or of none, and tell the admins.
+
+        Raises:
+            NotFound: there is no such item.
+            OutOfStock: too few are left; it names every short item.
+        """
+        wanted = {line.item_id: line.quantity for line in data.lines}
+        # One order of items for everybody: two orders that want the same ones cannot wait for each other.
+        found = select(Item).where(col(Item.id).in_(wanted)).order_by(col(Item.id)).with_for_update()
+        items = {item.id: item for item in session.exec(found)}
+        for item_id in wanted:
+            if item_id not in items:
+                raise NotFound("item", item_id)
+        short = [item for item in items.values() if not item.take(session, wanted[item.id])]
+        if short:
+            raise OutOfStock((item.id, wanted[item.id], item.quantity) for item in short)
+        lines = [
+            OrderLine(
+                item_id=item_id,
+                position=position,
+                item_name=items[item_id].name,
+                quantity=quantity,
+                unit_price_cents=items[item_id].price_cents,
+            )
+            for position, (item_id, quantity) in enumerate(wanted.items())
+        ]
+        total_cents = sum(line.quantity * line.unit_price_cents for line in lines)
+        order = cls(user_id=user.id, lines=lines, total_cents=total_cents, note=data.note)
+        session.add(order)
+        session.flush()
+        notices = [Notice("order_placed", f"{user.full_name} placed order {order.id}.", order.link)]
+        for item in items.values():
+            notices += item.low_stock_notice(item.quantity + wanted[item.id])
+        Notification.tell_admins(session, notices)
+        return order
+
+    def fulfil(self, session: Session) -> Self:
+        """Mark a pending order as delivered.
+
+        Raises:
+            OrderNotPending: it was fulfilled or cancelled before.
+        """
+        return self._leave_pending(session, "fulfilled")
+
+    def cancel(self, session: Session) -> Self:
+        """Cancel a pending order and put its stock back.
+
+        Raises:
+            OrderNotPending: it was fulfilled or cancelled before.
+        """
+        self._leave_pending(session, "cancelled")
+        ordered = {line.item_id: line.quantity for line in self.lines}
+        found = select(Item).where(col(Item.id).in_(ordered)).order_by(col(Item.id)).with_for_update()
+        for item in session.exec(found).all():
+            item.put_back(session, ordered[item.id])
+        return self
+
+    def _leave_pending(self, session: Session, status: OrderStatus) -> Self:
+        if self.status != "pending":
+            raise OrderNotPending(self.status)
+        self.status = status
+        session.flush()
+        if session.info.get("actor_id") != self.user_id:
+            notice = Notice(f"order_{status}", f"Your order {self.id} was {status}.", self.link)
+            Notification.tell(session, self.user_id, notice)
+        return self
+
+    def audited_values(self) -> dict[str, Any]:
+        """What the order says now, with its lines."""
+        lines = [line.model_dump(include={"item_id", "quantity", "unit_price_cents"}) for line in self.lines]
+        return super().audited_values() | {"lines": lines}
+
+
+class IdempotencyKey(Table, table=True):
+    """The answer to a request that carried an `Idempotency-Key`, kept so that a repetition gets it again."""
+
+    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", primary_key=True, sa_type=BigInt)
+    key: str = Field(primary_key=True)
+    body_hash: str
+    answer: str = ""
+    created_at: datetime = Field(default_factory=now, index=True)
+
+    @classmethod
+    def claim(cls, session: Session, user: User, key: str, data: OrderCreate) -> Self:
+        """The row of this key: new and without an answer, or the one with the first answer.
+
+        Keys are kept for a day; older ones are cleaned up here. Of two requests with one key the second waits here
+        until the first is done.
+
+        Raises:
+            IdempotencyKeyReused: the key came with another body before.
+        """
+        session.exec(delete(cls).where(col(cls.created_at) < now() - timedelta(days=1)))
+        body_hash = digest(data.model_dump_json())
+        values = {"user_id": user.id, "key": key, "body_hash": body_hash, "answer": "", "created_at": now()}
+        on_postgres = session.get_bind().dialect.name == "postgresql"
+        upsert = postgresql_insert if on_postgres else sqlite_insert  # the one clause that each spells in its own class
+        session.exec(upsert(cls).values(values).on_conflict_do_nothing())
+        row = session.get_one(cls, (user.id, key))
+        if row.body_hash != body_hash:
+            raise IdempotencyKeyReused
+        return row
+
+    def keep(self, order: Order) -> None:
+        """Keep the answer, as the client gets it now."""
+        self.answer = OrderPublic.model_validate(order).model_dump_json()
+
+    def replay(self) -> Response:
+        """The first answer again."""
+        order = OrderPublic.model_validate_json(self.answer)
+        headers = {
+            "Idempotent-Replayed": "true",
+            "Location": f"/api/v1/orders/{order.id}",
+            "ETag": f'"{order.version}"',
+        }
+        return Response(self.answer, 201, headers, "application/json")
+
+
+# Posts and comments
+
+
+class PostPublic(SQLModel):
+    """A note to everybody."""
+
+    id: int
+    title: str
+    content: str
+    creator_id: int
+    creator_name: str
+    comment_count: int
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class PostCreate(RequestBody):
+    """A new note."""
+
+    title: Annotated[str, Field(min_length=1, max_length=255)]
+    content: Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
+class PostUpdate(PatchBody):
+    """What its creator may change of a post."""
+
+    title: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    content: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+
+
+class CommentPublic(SQLModel):
+    """What somebody says about a post."""
+
+    id: int
+    post_id: int
+    content: str
+    creator_id: int
+    creator_name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class CommentCreate(RequestBody):
+    """A new comment."""
+
+    content: Annotated[str, Field(min_length=1, max_length=5_000)]
+
+
+class CommentUpdate(PatchBody):
+    """What its creator may change of a comment."""
+
+    content: Annotated[str, Field(min_length=1, max_length=5_000)] | None = None
+
+
+class Created(Audited):
+    """A row that somebody wrote, and that only they may change."""
+
+    creator_id: int = Field(foreign_key="user.id", sa_type=BigInt)
+
+    if TYPE_CHECKING:
+        creator: "User"  # each table declares its relationship
+
+    @property
+    def creator_name(self) -> str:
+        """The name of the person who wrote it."""
+        return self.creator.full_name
+
+    def require_creator(self, user: User) -> Self:
+        """The row itself, for the person who wrote it.
+
+        Raises:
+            NotOwner: `user` is somebody else.
+        """
+        if self.creator_id != user.id:
+            raise NotOwner
+        return self
+
+    def require_creator_or_admin(self, user: User) -> Self:
+        """The row itself, for the person who wrote it and for admins.
+
+        Raises:
+            NotOwner: `user` is neither.
+        """
+        return self if user.is_admin else self.require_creator(user)
+
+
+class Comment(Created, table=True):
+    """What somebody says about a post."""
+
+    __table_args__ = (
+        Index("ix_comment_post_id", "post_id", "id"),
+        Index("ix_comment_creator_id", "creator_id"),
+        AUTOINCREMENT,
+    )
+    audited: ClassVar = ("post_id", "content", "creator_id")
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+    post_id: int = Field(foreign_key="post.id", sa_type=BigInt)
+    content: str
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
+
+    creator: User = Relationship(back_populates="comments", sa_relationship_kwargs=WITH_ITS_ROW)
+
+
+class Post(Created, Versioned, table=True):
+    """A note to everybody. A comment changes neither its version nor its time."""
+
+    __table_args__ = (Index("ix_post_creator_id", "creator_id", "id"), AUTOINCREMENT)
+    audited: ClassVar = ("title", "content", "creator_id")
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+    title: str
+    content: str
+    search_key: str = ""
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
+
+    creator: User = Relationship(back_populates="posts", sa_relationship_kwargs=WITH_ITS_ROW)
+    comments: list[Comment] = Relationship(cascade_delete=True)
+
+    if TYPE_CHECKING:
+        comment_count: int  # a subquery, mapped below
+
+    @classmethod
+    def shown(cls) -> SelectOfScalar["Post"]:
+        """Posts, without the copy of their text that only searching needs."""
+        return select(Post).options(defer(cast(QueryableAttribute[str], Post.search_key)))
+
+    @property
+    def link(self) -> str:
+        """Where the post is found."""
+        return f"/api/v1/posts/{self.id}"
+
+    def comment(self, session: Session, user: User, data: CommentCreate) -> Comment:
+        """Add a comment, and tell the creator of the post unless it is their own."""
+        comment = Comment.model_validate(data, update={"post_id": self.id, "creator_id": user.id})
+        session.add(comment)
+        session.flush()
+        if user.id != self.creator_id:
+            link = f"{self.link}/comments/{comment.id}"
+            Notification.tell(session, self.creator_id, Notice("comment", f"{user.full_name} on {self.title!r}.", link))
+        return comment
+
+
+def _comment_count() -> ColumnElement[int]:
+    return select(func.count()).where(col(Comment.post_id) == Post.id).correlate_except(Comment).scalar_subquery()
+
+
+sa_inspect(Post).add_property("comment_count", column_property(_comment_count()))
+
+
+@event.listens_for(Post, "before_insert")
+@event.listens_for(Post, "before_update")
+def _fold_post(_mapper: Mapper[Post], _connection: Connection, post: Post) -> None:
+    post.search_key = folded(f"{post.title}\n{post.content}")
+
+
+# Notifications
+
+
+class NotificationPublic(SQLModel):
+    """Something the caller should know."""
+
+    id: int
+    kind: str
+    message: str
+    link: str
+    read_at: datetime | None
+    created_at: datetime
+
+
+class NotificationUpdate(RequestBody):
+    """Whether it was read."""
+
+    read: bool
+
+
+class AllNotificationsUpdate(RequestBody):
+    """All of them were read."""
+
+    read: Literal[True]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What there is to tell."""
+
+    kind: str
+    message: str
+    link: str
+
+
+class Notification(Table, table=True):
+    """Something that one person should know; written in the transaction that it tells of."""
+
+    __table_args__ = (
+        Index("ix_notification_user_id", "user_id", "id"),
+        Index("ix_notification_user_id_read_at", "user_id", "read_at", "id"),
+        AUTOINCREMENT,
+    )
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", sa_type=BigInt)
+    kind: str
+    message: str
+    link: str
+    read_at: datetime | None = None
+    created_at: datetime = Field(default_factory=now)
+
+    @classmethod
+    def tell(cls, session: Session, user_id: int, notice: Notice) -> None:
+        """Tell one person."""
+        session.add(cls(user_id=user_id, kind=notice.kind, message=notice.message, link=notice.link))
+
+    @classmethod
+    def tell_admins(cls, session: Session, notices: Sequence[Notice]) -> None:
+        """Tell every active admin but the one who caused it: two statements, however many there are."""
+        if not notices:
+            return
+        admins = select(User.id).where(User.role == "admin", col(User.is_active))
+        for user_id in session.exec(admins.where(User.id != session.info.get("actor_id", 0))).all():
+            for notice in notices:
+                cls.tell(session, user_id, notice)
+
+    def mark(self, *, read: bool) -> Self:
+        """Mark it as read, at the time of the first reading, or as unread."""
+        self.read_at = (self.read_at or now()) if read else None
+        return self
+
+
+# Audit
+
+AuditedEntity = Literal["user", "item", "order", "post", "comment"]
+
+
+class AuditEntryPublic(SQLModel):
+    """One change: who changed what, when, from which value to which."""
+
+    id: int
+    at: datetime
+    actor_id: int | None
+    action: Literal["create", "update", "delete"]
+    entity: AuditedEntity
+    entity_id: int
+    changes: dict[str, list[Any]]
+    request_id: str | None
+
+
+class AuditEntry(Table, table=True):
+    """One change of an audited row. The actor is nobody for the command line and for what is done at start."""
+
+    __table_args__ = (
+        Index("ix_audit_entry_entity", "entity", "entity_id", "id"),
+        Index("ix_audit_entry_actor_id", "actor_id", "id"),
+        AUTOINCREMENT,
+    )
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+    at: datetime = Field(default_factory=now)
+    actor_id: int | None = Field(default=None, sa_type=BigInt)
+    action: str
+    entity: str
+    entity_id: int = Field(sa_type=BigInt)
+    changes: dict[str, list[Any]] = Field(sa_type=JSON)
+    request_id: str | None = None
+
+    @classmethod
+    def record(cls, session: Session, action: str, row: Audited, changes: dict[str, list[Any]]) -> None:
+        """Write down one change; the session's events call it for everything that is done with objects."""
+        entry = cls(
+            actor_id=session.info.get("actor_id"),
+            action=action,
+            entity=type(row).__name__.lower(),
+            entity_id=getattr(row, "id"),  # noqa: B009 - every audited table has one, their base does not
+            changes=changes,
+            request_id=REQUEST_ID.get() or None,
+        )
+        session.add(entry)
+
+    @classmethod
+    def record_many(
+        cls, session: Session, action: str, entity: str, changes: Sequence[tuple[int, dict[str, list[Any]]]]
+    ) -> None:
+        """Write down what one statement did to many rows of one entity: the id and the changes of each."""
+        common = {
+            "actor_id": session.info.get("actor_id"),
+            "action": action,
+            "entity": entity,
+            "request_id": REQUEST_ID.get() or None,
+        }
+        rows = [common | {"entity_id": entity_id, "changes": change} for entity_id, change in changes]
+        session.exec(insert(cls), params=rows)
+
+
+@event.listens_for(TransactionSession, "before_flush")
+def _audit_changes(session: Session, _context: object, _instances: object) -> None:
+    """Write down what a flush will change and delete, while the old values are at hand."""
+    for row in session.dirty:
+        if isinstance(row, Audited) and (changes := _changes_of(row)):
+            AuditEntry.record(session, "update", row, changes)
+    for row in session.deleted:
+        if isinstance(row, Audited):
+            old = row.audited_values()
+            AuditEntry.record(session, "delete", row, {field: [value, None] for field, value in old.items()})
+
+
+@event.listens_for(TransactionSession, "after_flush")
+def _audit_creations(session: Session, _context: object) -> None:
+    """Write down what a flush created, now that it has its ids."""
+    for row in session.new:
+        if isinstance(row, Audited):
+            new = row.audited_values()
+            AuditEntry.record(session, "create", row, {field: [None, value] for field, value in new.items()})
+
+
+def _changes_of(row: Audited) -> dict[str, list[Any]]:
+    state = sa_inspect(row)
+    histories = {field: state.attrs[field].history for field in row.audited}
+    changes = {field: [past.deleted[0], past.added[0]] for field, past in histories.items() if past.has_changes()}
+    if isinstance(row, User) and state.attrs["password_hash"].history.has_changes():
+        changes["password"] = [None, None]
+    return changes
+
+
+# Dashboard
+
+
+class StockSummary(SQLModel):
+    """The stock at a glance."""
+
+    items: int
+    units: int
+    value_cents: int
+    low_stock: list[ItemPublic]
+
+
+class DaySummary(SQLModel):
+    """The orders of one day in UTC, without those that were cancelled."""
+
+    date: date
+    count: int
+    total_cents: int
+
+
+class Dashboard(SQLModel):
+    """What somebody sees first."""
+
+    profile: UserPublic
+    unread_notifications: int
+    recent_orders: list[OrderPublic]
+    stock: StockSummary
+    orders_per_day: list[DaySummary]

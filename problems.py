@@ -1,6 +1,6 @@
 """Problems: every fault the API can answer, as an exception with its status, its code and its words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 MOST_ERRORS = 100
@@ -140,6 +140,48 @@ class ItemNameTaken(Conflict):
 
     code = "ITEM_NAME_TAKEN"
     detail = "Another item has this name."
+
+
+class OutOfStock(Conflict):
+    """409: too few are left of some items; `errors` names each with what was requested and what is available."""
+
+    code = "OUT_OF_STOCK"
+    detail = "There is not enough in stock; nothing was ordered."
+
+    def __init__(self, short: Iterable[tuple[int, int, int]]) -> None:
+        names = ("item_id", "requested", "available")
+        super().__init__(errors=[dict(zip(names, item, strict=True)) for item in short])
+
+
+class OrderNotPending(Conflict):
+    """409: only a pending order can be fulfilled or cancelled."""
+
+    code = "ORDER_NOT_PENDING"
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"The order is {status}; only a pending one can change.")
+
+
+class ItemHasOrders(Conflict):
+    """409: the item is part of an order."""
+
+    code = "ITEM_HAS_ORDERS"
+    detail = "This item was ordered before and cannot be deleted; set its quantity to 0 instead."
+
+
+class UserHasOrders(Conflict):
+    """409: the account placed orders."""
+
+    code = "USER_HAS_ORDERS"
+    detail = "This account has orders and cannot be deleted; deactivate it instead."
+
+
+class IdempotencyKeyReused(Problem):
+    """422: the idempotency key came with another body before."""
+
+    status = 422
+    code = "IDEMPOTENCY_KEY_REUSED"
+    detail = "This Idempotency-Key was used with another body; take a new key for a new order."
 
 
 class LastAdmin(Conflict):

@@ -166,6 +166,11 @@ def problems(*kinds: type[Problem]) -> Responses:
     return documented
 
 
+def documented_not_found(*entities: str) -> Responses:
+    """Document the 404 for rows that a body names, or that a path names by their ids."""
+    return {404: _problem_schema(*(f"{entity.upper()}_NOT_FOUND" for entity in entities))}
+
+
 def _problem_schema(*codes: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
     return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -183,7 +188,7 @@ def _implied_problems(route: APIRoute) -> Responses:
         kinds.append(StorageFull)
     documented = problems(*kinds)
     if ids := re.findall(r"{(\w+)_id}", route.path):
-        documented[404] = _problem_schema(*(f"{name.upper()}_NOT_FOUND" for name in ids))
+        documented |= documented_not_found(*ids)
     return documented
 
 

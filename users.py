@@ -10,10 +10,22 @@ from starlette.concurrency import run_in_threadpool
 
 from auth import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
 from db import ReadSession, WriteSession
-from lists import Filters, Page, PageOf, Paging, SearchText, order_by, sortable
-from models import Id, PasswordChange, ProfileUpdate, Role, User, UserCreate, UserPublic, UserUpdate, folded
+from lists import Cursoring, Endless, EndlessOf, Filters, Page, PageOf, Paging, SearchText, order_by, sortable
+from models import (
+    Id,
+    PasswordChange,
+    Post,
+    PostPublic,
+    ProfileUpdate,
+    Role,
+    User,
+    UserCreate,
+    UserPublic,
+    UserUpdate,
+    folded,
+)
 from passwords import Proof, hash_password, hashing, prove, settle
-from problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts
+from problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts, UserHasOrders
 from routing import Router, problems
 
 router = Router(prefix="/api/v1/users", tags=["users"])
@@ -112,13 +124,20 @@ def get_user(user_id: Id, user: CurrentUser, session: ReadSession) -> User:
     return session.get_one(User, user_id)
 
 
+@router.get("/{user_id}/posts", response_model=EndlessOf[PostPublic])
+def list_user_posts(user_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Post]:
+    """List what somebody posted, the newest first."""
+    author = session.get_one(User, user_id)
+    return cursor.of(session, Post, Post.shown().where(Post.creator_id == author.id))
+
+
 @router.patch("/{user_id}", response_model=UserPublic, responses=problems(EmailTaken, LastAdmin))
 def update_user(user_id: Id, data: UserUpdate, admin: AdminUser, session: WriteSession) -> User:
     """Change an account. A new role or a deactivation takes effect on that person's next request."""
     return session.get_one(User, user_id, with_for_update=True).change(session, data.changes())
 
 
-@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin))
+@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, UserHasOrders))
 def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
-    """Delete an account with its sessions."""
+    """Delete an account that never ordered, with its posts, comments, notifications and sessions."""
     session.get_one(User, user_id, with_for_update=True).remove(session)

@@ -1,0 +1,128 @@
+"""What waits for somebody who signs in: their notifications and the dashboard."""
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, update
+from sqlalchemy import select as select_columns
+from sqlalchemy.orm import Mapped
+from sqlmodel import Session, col, desc, func, select
+
+from auth import CurrentUser
+from db import ReadSession, WriteSession
+from lists import Cursoring, Endless, EndlessOf, Filters
+from models import (
+    AllNotificationsUpdate,
+    Dashboard,
+    DaySummary,
+    Id,
+    Item,
+    ItemPublic,
+    Notification,
+    NotificationPublic,
+    NotificationUpdate,
+    Order,
+    OrderPublic,
+    StockSummary,
+    User,
+    UserPublic,
+    now,
+)
+from routing import Router
+
+router = Router(prefix="/api/v1", tags=["inbox"])
+DAYS = 30
+MILLION = 1_000_000
+
+
+class NotificationFilters(Filters):
+    """Which notifications to list."""
+
+    unread: bool = False
+
+
+class UpdatedCount(BaseModel):
+    """How many rows were changed."""
+
+    updated: int
+
+
+@router.get("/notifications", response_model=EndlessOf[NotificationPublic])
+def list_notifications(
+    cursor: Cursoring, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
+) -> Endless[Notification]:
+    """List what the caller should know, the newest first."""
+    mine = select(Notification).where(Notification.user_id == user.id)
+    if filters.unread:
+        mine = mine.where(col(Notification.read_at).is_(None))
+    return cursor.of(session, Notification, mine)
+
+
+@router.patch("/notifications/{notification_id}", response_model=NotificationPublic)
+def update_notification(
+    notification_id: Id, data: NotificationUpdate, user: CurrentUser, session: WriteSession
+) -> Notification:
+    """Mark one notification as read, or as unread again."""
+    mine = select(Notification).where(Notification.id == notification_id, Notification.user_id == user.id)
+    return session.exec(mine).one().mark(read=data.read)
+
+
+@router.patch("/notifications")
+def update_all_notifications(data: AllNotificationsUpdate, user: CurrentUser, session: WriteSession) -> UpdatedCount:
+    """Mark all of the caller's notifications as read."""
+    unread = update(Notification).where(col(Notification.user_id) == user.id, col(Notification.read_at).is_(None))
+    return UpdatedCount(updated=session.exec(unread.values(read_at=now())).rowcount)
+
+
+@router.get("/dashboard")
+def get_dashboard(user: CurrentUser, session: ReadSession) -> Dashboard:
+    """Show what somebody sees first: members their own orders, admins all of them. Days begin at midnight UTC."""
+    unread, stock = _counts(session, user)
+    recent = session.exec(Order.visible_to(user).order_by(desc(Order.created_at), col(Order.id)).limit(5))
+    return Dashboard(
+        profile=UserPublic.model_validate(user),
+        unread_notifications=unread,
+        recent_orders=[OrderPublic.model_validate(order) for order in recent],
+        stock=stock,
+        orders_per_day=_orders_per_day(session, user),
+    )
+
+
+def _counts(session: Session, user: User) -> tuple[int, StockSummary]:
+    """All the numbers that need no list of their own, in one statement."""
+    unread = select(func.count()).where(Notification.user_id == user.id, col(Notification.read_at).is_(None))
+    value_cents = col(Item.price_cents) * col(Item.quantity)
+    counted = select_columns(
+        unread.scalar_subquery(), func.count(col(Item.id)), func.sum(Item.quantity), *_exact_sum(value_cents)
+    )
+    unread_count, items, units, *value = session.connection().execute(counted).one()
+    low = select(Item).where(col(Item.quantity) <= col(Item.reorder_level)).order_by(col(Item.name), col(Item.id))
+    low_stock = [ItemPublic.model_validate(item) for item in session.exec(low.limit(10))]
+    summary = StockSummary(items=items, units=int(units or 0), value_cents=_whole(*value), low_stock=low_stock)
+    return unread_count, summary
+
+
+def _orders_per_day(session: Session, user: User) -> list[DaySummary]:
+    """The last days, those without an order included; one statement, grouped by the date in UTC."""
+    today = now().replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [(today - timedelta(days=back)).date() for back in reversed(range(DAYS))]
+    day = func.date(Order.created_at)
+    counted = select_columns(day, func.count(), *_exact_sum(col(Order.total_cents)))
+    counted = counted.where(col(Order.created_at) >= today - timedelta(days=DAYS - 1), col(Order.status) != "cancelled")
+    if not user.is_admin:
+        counted = counted.where(col(Order.user_id) == user.id)
+    rows = session.connection().execute(counted.group_by(day))
+    found = {str(date): (count, _whole(*total)) for date, count, *total in rows}
+    summaries = [(date, *found.get(date.isoformat(), (0, 0))) for date in days]
+    return [DaySummary(date=date, count=count, total_cents=total) for date, count, total in summaries]
+
+
+def _exact_sum(cents: ColumnElement[int] | Mapped[int]) -> tuple[Any, Any]:
+    """A sum in two parts: SQLite refuses one that passes 2^63, which a few absurd prices reach."""
+    return func.sum(cents // MILLION), func.sum(cents % MILLION)
+
+
+def _whole(millions: int | None, rest: int | None) -> int:
+    return int(millions or 0) * MILLION + int(rest or 0)
