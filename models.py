@@ -91,7 +91,7 @@ def _distinct(tags: list[str]) -> list[str]:
     return tags
 
 
-Id = Annotated[int, BeforeValidator(plain_digits), Field(ge=1, le=BIGGEST_ID)]
+Id = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(plain_digits)]
 Role = Literal["member", "admin"]
 Email = Annotated[EmailStr, BeforeValidator(_email), AfterValidator(str.lower), Field(max_length=254)]
 FullName = Annotated[str, Field(min_length=1, max_length=255)]
