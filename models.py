@@ -66,8 +66,8 @@ def plain_digits(value: object) -> object:
     return value
 
 
-def _email(value: str) -> str:
-    if "<" in value:  # EmailStr would take the address out of 'Ada <ada@example.com>'
+def _email(value: object) -> object:
+    if isinstance(value, str) and "<" in value:  # EmailStr would take the address out of 'Ada <ada@example.com>'
         raise ValueError("Enter the e-mail address alone")
     return value
 
