@@ -6,6 +6,7 @@ import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -124,6 +125,11 @@ class Settings(BaseSettings):
         if not self.on_sqlite or database is None:
             raise ValueError(f"{make_url(self.database_url)!r} is not a SQLite file.")
         return Path(database)
+
+    @property
+    def sqlite_uri(self) -> str:
+        """The SQLite file as SQLite itself takes it, where `#` and `%` in a path have a meaning."""
+        return f"file:{quote(self.sqlite_path.absolute().as_posix(), safe='/:')}"
 
 
 def load_settings() -> Settings:
