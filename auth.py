@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import jwt
 from fastapi import Depends, Form, Request
 from fastapi.security import OAuth2PasswordBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import bindparam
 from sqlmodel import Session, col, select
 
@@ -78,13 +78,21 @@ def read_access_token(token: str | None, secret_key: str) -> tuple[int, int]:
     if token is None or len(token) > LONGEST_TOKEN:
         raise NotAuthenticated
     try:
-        claims = jwt.decode(token, secret_key, algorithms=["HS256"], options=ACCESS_TOKEN_OPTIONS)
-        if claims["type"] != "access":
-            raise NotAuthenticated
-        return int(claims["sub"]), int(claims["sid"])
+        claims = Claims.model_validate(
+            jwt.decode(token, secret_key, algorithms=["HS256"], options=ACCESS_TOKEN_OPTIONS)
+        )
     # Beside its own errors PyJWT lets through what json and int raise for hostile headers and claims.
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise NotAuthenticated from error
+    return claims.sub, claims.sid
+
+
+class Claims(BaseModel):
+    """What of an access token is used; ids beyond 64 bits would be an error of the database."""
+
+    sub: Id
+    sid: Annotated[Id, Field(strict=True)]
+    type: Literal["access"]
 
 
 ACCESS_TOKEN_OPTIONS: Any = {  # Any: the TypedDict of these options is private to PyJWT
@@ -110,8 +118,10 @@ LIVING_USER = (
 class Caller(Deferred[User]):
     """Who calls, by the access token; the account is read when the route has its session."""
 
-    def __init__(self, token: str | None, secret_key: str, *, must_be_admin: bool) -> None:
-        self.user_id, self.session_id = read_access_token(token, secret_key)
+    def __init__(self, request: Request, token: str | None, *, must_be_admin: bool) -> None:
+        if len(request.headers.getlist("authorization")) > 1:  # a proxy may read the other one
+            raise NotAuthenticated
+        self.user_id, self.session_id = read_access_token(token, request.app.state.secret_key)
         self.must_be_admin = must_be_admin
         self.user: User | None = None
 
@@ -149,14 +159,14 @@ class CallersSession(Deferred[int]):
 @raises(NotAuthenticated)
 async def current_user(request: Request, token: Annotated[str | None, Depends(bearer)]) -> Caller:
     """The caller, whoever it is."""
-    request.scope["caller"] = caller = Caller(token, request.app.state.secret_key, must_be_admin=False)
+    request.scope["caller"] = caller = Caller(request, token, must_be_admin=False)
     return caller
 
 
 @raises(NotAuthenticated, Forbidden)
 async def admin_user(request: Request, token: Annotated[str | None, Depends(bearer)]) -> Caller:
     """The caller, who must be an admin."""
-    request.scope["caller"] = caller = Caller(token, request.app.state.secret_key, must_be_admin=True)
+    request.scope["caller"] = caller = Caller(request, token, must_be_admin=True)
     return caller
 
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from loguru import logger
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -64,6 +65,12 @@ class TransactionSession(Session):
 @event.listens_for(ReadOnlySession, "before_flush")
 def _refuse_flush(session: Session, _context: object, _instances: object) -> None:
     raise RuntimeError("A ReadSession never writes; declare a WriteSession.")
+
+
+@event.listens_for(ReadOnlySession, "do_orm_execute")
+def _refuse_statement(statement: ORMExecuteState) -> None:
+    if statement.is_insert or statement.is_update or statement.is_delete:
+        raise RuntimeError("A ReadSession never writes; declare a WriteSession.")
 
 
 class Database:
@@ -157,6 +164,8 @@ def ending(session: Session) -> Generator[Session]:
             raise
         if isinstance(session, TransactionSession):
             session.commit()
+        else:
+            session.flush()  # refuses what would be lost without a word
 
 
 def _postgres_engine(settings: Settings) -> Engine:
@@ -166,9 +175,8 @@ def _postgres_engine(settings: Settings) -> Engine:
 
 def _sqlite_engine(settings: Settings) -> Engine:
     # mode=rw: a connection never creates the file; a database that vanished is an error, not an empty one.
-    path = settings.sqlite_path.absolute()
     engine = create_engine(
-        f"sqlite:///file:{path.as_posix()}?mode=rw&uri=true",
+        URL.create("sqlite", database=settings.sqlite_uri, query={"mode": "rw", "uri": "true"}),
         module=SQLITE,
         pool_size=POOL_SIZE,
         max_overflow=0,
@@ -177,6 +185,7 @@ def _sqlite_engine(settings: Settings) -> Engine:
     )
     event.listen(engine, "connect", _prepare_sqlite_connection)
     event.listen(engine, "begin", _begin_sqlite_transaction)
+    event.listen(engine, "reset", _end_sqlite_transaction)
     return engine
 
 
@@ -193,3 +202,10 @@ def _begin_sqlite_transaction(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("immediate", False)
     driver_connection: Any = connection.connection.dbapi_connection
     driver_connection.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _end_sqlite_transaction(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:
+    # SQLAlchemy takes a transaction for ended when its COMMIT fails. In SQLite it is still open then, and would
+    # keep the write lock in the pool for ever.
+    if connection.in_transaction:
+        connection.rollback()

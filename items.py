@@ -16,14 +16,16 @@ from routing import Router, problems
 
 router = Router(prefix="/api/v1/items", tags=["items"])
 
+AnyCents = Annotated[int, Field(ge=0, le=BIGGEST_ID), Digits]
+
 
 class ItemFilters(Filters):
     """Which items to list, and in which order."""
 
     q: SearchText = ""
     tag: list[Tag] = Field(default=[], max_length=10, description="Items that have all of these tags.")
-    min_price_cents: Annotated[int | None, Digits, Field(ge=0, le=BIGGEST_ID)] = None
-    max_price_cents: Annotated[int | None, Digits, Field(ge=0, le=BIGGEST_ID)] = None
+    min_price_cents: AnyCents | None = None
+    max_price_cents: AnyCents | None = None
     in_stock: bool | None = Field(default=None, description="Whether any are left.")
     low_stock: bool | None = Field(default=None, description="Whether quantity ≤ reorder_level.")
     sort: Annotated[str, sortable("name", "price_cents", "quantity", "created_at", "updated_at")] = "name"

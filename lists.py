@@ -59,8 +59,8 @@ class Page(Generic[Row]):
 class PageRequest(BaseModel):
     """Which page a client asks for."""
 
-    page: Annotated[int, Digits, Field(ge=1, le=BIGGEST_ID, description="The page, from 1.")] = 1
-    page_size: Annotated[int, Digits, Field(ge=1, le=100, description="How many rows a page has.")] = 20
+    page: Annotated[int, Field(ge=1, le=BIGGEST_ID, description="The page, from 1."), Digits] = 1
+    page_size: Annotated[int, Field(ge=1, le=100, description="How many rows a page has."), Digits] = 20
 
     def of(self, session: Session, rows: SelectOfScalar[Row], order: Sequence[UnaryExpression[Any]]) -> Page[Row]:
         """This page of `rows` in this order: one statement counts them all, one reads the page."""

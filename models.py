@@ -95,8 +95,8 @@ def plain_digits(value: object) -> object:
     return value
 
 
-def _email(value: str) -> str:
-    if "<" in value:  # EmailStr would take the address out of 'Ada <ada@example.com>'
+def _email(value: object) -> object:
+    if isinstance(value, str) and "<" in value:  # EmailStr would take the address out of 'Ada <ada@example.com>'
         raise ValueError("Enter the e-mail address alone")
     return value
 
@@ -120,7 +120,7 @@ def _distinct(tags: list[str]) -> list[str]:
     return tags
 
 
-Id = Annotated[int, BeforeValidator(plain_digits), Field(ge=1, le=BIGGEST_ID)]
+Id = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(plain_digits)]
 Role = Literal["member", "admin"]
 Email = Annotated[EmailStr, BeforeValidator(_email), AfterValidator(str.lower), Field(max_length=254)]
 FullName = Annotated[str, Field(min_length=1, max_length=255)]

@@ -214,6 +214,8 @@ class Invalid(Problem):
     code = "VALIDATION_ERROR"
 
     def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        # A body that a dependency of the route reads, too, was validated twice.
+        errors = list({(tuple(error["loc"]), error["type"]): error for error in errors}.values())
         shown = [_public_error(error) for error in errors[:MOST_ERRORS]]
         more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
         where = ".".join(str(part) for part in shown[0]["loc"])

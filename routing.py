@@ -221,13 +221,13 @@ def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., 
     @functools.wraps(endpoint)
     def run(**values: Any) -> Response:
         request: Request = values[request_name] if takes_request else values.pop(request_name)
-        if request.scope["query_string"]:
-            refuse_unknown_query(request, route.query_names)
         session: Session | None = values.get("session")
         if session is None:
+            refuse_unknown_query(request, route.query_names)
             return route.respond(request, endpoint(**values), values.get(response_name))
         with ending(session):
             values = {name: _resolved(value, request, session) for name, value in values.items()}
+            refuse_unknown_query(request, route.query_names)  # after the caller is known
             return route.respond(request, endpoint(**values), values.get(response_name))
 
     if not takes_request:

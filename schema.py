@@ -97,7 +97,7 @@ def _refuse_foreign_sqlite(settings: Settings) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        connection = SQLITE.connect(f"file:{path.as_posix()}?mode=rw", uri=True, timeout=60)
+        connection = SQLITE.connect(f"{settings.sqlite_uri}?mode=rw", uri=True, timeout=60)
         try:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         finally:

@@ -6,6 +6,7 @@ import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -70,7 +71,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
     login_attempts: int = Field(default=5, ge=1)
-    login_window_seconds: int = Field(default=900, ge=1)
+    login_window_seconds: int = Field(default=900, ge=1, le=365 * 24 * 60 * 60)
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_json: bool = Field(default_factory=_in_production)
     docs: bool = Field(default_factory=_in_development)
@@ -81,7 +82,7 @@ class Settings(BaseSettings):
     def _known_database(cls, url: str) -> str:
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # ValueError: of a port that is no number, which it would repeat
             raise ValueError("it is not a database URL") from None
         on_sqlite_file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
         if not on_sqlite_file and parsed.drivername not in ("postgresql", "postgresql+psycopg"):
@@ -125,6 +126,11 @@ class Settings(BaseSettings):
             raise ValueError(f"{make_url(self.database_url)!r} is not a SQLite file.")
         return Path(database)
 
+    @property
+    def sqlite_uri(self) -> str:
+        """The SQLite file as SQLite itself takes it, where `#` and `%` in a path have a meaning."""
+        return f"file:{quote(self.sqlite_path.absolute().as_posix(), safe='/:')}"
+
 
 def load_settings() -> Settings:
     """Read the settings, or stop the process with a sentence for each wrong value.
@@ -136,6 +142,8 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False, include_context=False)
+        # One wrong value also keeps the defaults that follow from another setting from being worked out.
+        wrong = [item for item in wrong if item["type"] != "default_factory_not_called"]
         raise SystemExit("\n".join(_sentence(str(item["loc"][0]), item["msg"]) for item in wrong)) from None
 
 

@@ -38,6 +38,8 @@ class StrictRequest(Request):
 
 def refuse_unknown_query(request: Request, known: frozenset[str]) -> None:
     """Refuse names nobody declared, and text that no character string can be."""
+    if not request.scope["query_string"]:
+        return
     try:
         unquote_to_bytes(request.scope["query_string"]).decode()
     except UnicodeDecodeError:

@@ -1,5 +1,7 @@
 """What Alembic runs: the migrations, on the connection that the app gives it or on one of its own."""
 
+from typing import Literal
+
 from alembic import context
 from sqlalchemy import Connection
 
@@ -10,9 +12,28 @@ from settings import load_settings
 
 def migrate(connection: Connection) -> None:
     """Run the migrations that are due; batch mode, because SQLite changes tables by rebuilding them."""
-    context.configure(connection=connection, target_metadata=models.SQLModel.metadata, render_as_batch=True)
+    context.configure(
+        connection=connection,
+        target_metadata=models.SQLModel.metadata,
+        render_as_batch=True,
+        render_item=plain_type,
+    )
     with context.begin_transaction():
         context.run_migrations()
+
+
+PLAIN_TYPES: dict[type, str] = {
+    models.BigInt: "sa.BigInteger().with_variant(sa.Integer(), 'sqlite')",
+    models.CodePointText: "sa.String().with_variant(sa.String(collation='C'), 'postgresql')",
+}
+
+
+def plain_type(kind: str, item: object, _context: object) -> str | Literal[False]:
+    """Write our own types as SQLAlchemy's: a migration must stay what it was when the models move on."""
+    wrapped = getattr(item, "impl_instance", None)  # only a TypeDecorator has one
+    if kind != "type" or wrapped is None:
+        return False
+    return PLAIN_TYPES.get(type(item), f"sa.{wrapped!r}")
 
 
 given: Connection | None = context.config.attributes.get("connection")

@@ -1,0 +1,137 @@
+"""What a request costs: trips to a thread and back, and SQL statements.
+
+A line of the table is a route, called once by an admin with a right request. `hops` counts every trip from the event
+loop to a worker thread and back, whoever makes it (FastAPI for an endpoint, a dependency or a response model, or the
+app itself): each one is about 130 µs, and waits for a free core on a busy machine. `statements` counts what reaches
+the database, whether it reads or writes; BEGIN and COMMIT come on top.
+
+The numbers are exact. A test that fails with more found what every caller would pay from now on: look for a `def`
+dependency, a row that is loaded lazily or a second session before changing the table. One that fails with less is good
+news: write the new number down, so that it stays.
+
+A route that shows one row needs 1 hop and 2 statements: who is calling, and the row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from anyio._backends._asyncio import AsyncIOBackend
+from httpx2 import Response
+from sqlalchemy import event
+
+from app import Stockroom
+from tests.conftest import PASSWORD, Person
+from tests.test_access import ROUTES, Route
+
+TABLE = """
+route                                     hops statements
+GET    /health                            0    0
+GET    /ready                             1    2
+POST   /api/v1/auth/register              2    2
+POST   /api/v1/auth/token                 2    7
+GET    /api/v1/auth/sessions              1    2
+DELETE /api/v1/auth/sessions              1    2
+DELETE /api/v1/auth/sessions/current      1    3
+DELETE /api/v1/auth/sessions/{session_id} 1    3
+GET    /api/v1/users/me                   1    1
+PATCH  /api/v1/users/me                   1    3
+PUT    /api/v1/users/me/password          4    8
+GET    /api/v1/users                      1    3
+POST   /api/v1/users                      3    3
+GET    /api/v1/users/{user_id}            1    2
+PATCH  /api/v1/users/{user_id}            1    3
+DELETE /api/v1/users/{user_id}            1    3
+GET    /api/v1/items                      1    3
+POST   /api/v1/items                      1    2
+GET    /api/v1/items/{item_id}            1    2
+PATCH  /api/v1/items/{item_id}            1    3
+DELETE /api/v1/items/{item_id}            1    3
+"""
+LINES = [line.split() for line in TABLE.strip().splitlines()[1:]]
+COSTS = {f"{method} {path}": (int(hops), int(statements)) for method, path, hops, statements in LINES}
+
+
+@dataclass
+class Meter:
+    """What was paid since the last look."""
+
+    hops: int = 0
+    statements: int = 0
+
+    def read(self) -> tuple[int, int]:
+        """The hops and the statements; they count from 0 again."""
+        paid = self.hops, self.statements
+        self.hops = self.statements = 0
+        return paid
+
+
+@pytest.fixture
+def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Meter:
+    """Counts what the app does from here on."""
+    meter = Meter()
+    run_in_thread = AsyncIOBackend.run_sync_in_worker_thread
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        meter.hops += 1
+        return await run_in_thread(*args, **options)
+
+    # Everything that hops goes through here: anyio.to_thread, and Starlette and FastAPI, which build on it.
+    monkeypatch.setattr(AsyncIOBackend, "run_sync_in_worker_thread", counted)
+
+    @event.listens_for(app.state.database.engine, "before_cursor_execute")
+    def count_statement(*_: object) -> None:
+        meter.statements += 1
+
+    return meter
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_a_route_costs_what_the_table_says(
+    route: Route, ada: Person, join: Callable[[str], Person], lamp: dict[str, Any], meter: Meter
+) -> None:
+    session_id = ada.get("/auth/sessions").json()[0]["id"]
+    ids = {"user_id": join("owner").id, "item_id": lamp["id"], "session_id": session_id}
+    meter.read()
+    answer = route.send(ada.client, ids, ada.access_token)
+
+    assert answer.status_code < 300, answer.text
+    assert meter.read() == COSTS[str(route)]
+
+
+def test_every_line_has_a_route() -> None:
+    assert list(COSTS) == [str(route) for route in ROUTES]
+
+
+# One line a list, with what makes its rows; each has fewer than five before.
+LISTS: dict[str, Callable[[Person, str], Response]] = {
+    "/auth/sessions": lambda ada, name: ada.client.post(
+        "/api/v1/auth/token", data={"username": ada.email, "password": PASSWORD}
+    ),
+    "/users?page_size=100": lambda ada, name: ada.post(
+        "/users", {"email": f"{name}@example.com", "full_name": name, "password": PASSWORD}
+    ),
+    "/items?page_size=100": lambda ada, name: ada.post("/items", {"name": name, "price_cents": 1, "tags": ["a", "b"]}),
+}
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_of_50_rows_costs_what_one_of_5_costs(path: str, ada: Person, meter: Meter) -> None:
+    costs = {_list(ada, path, length, meter) for length in (5, 50)}
+
+    assert len(costs) == 1
+
+
+def _list(ada: Person, path: str, length: int, meter: Meter) -> tuple[int, int]:
+    """What the list costs once it has this many rows."""
+    for number in range(len(_rows(ada, path)), length):
+        assert LISTS[path](ada, f"row{number}").is_success
+    meter.read()
+    assert len(_rows(ada, path)) == length
+    return meter.read()
+
+
+def _rows(ada: Person, path: str) -> list[Any]:
+    answer: Any = ada.get(path).json()
+    return answer if path == "/auth/sessions" else answer["items"]
