@@ -42,6 +42,9 @@ WRITERS = 1 if get_settings().on_sqlite else 8
 # A request holds one connection at a time: as a caller being identified, a reader, a writer or a sign-in.
 POOL_SIZE = 2 * READERS + WRITERS + 4
 
+# What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
+POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
 SQLITE_PRAGMAS = (
     "busy_timeout=5000",  # first: the other pragmas may have to wait for a lock, too
     "journal_mode=WAL",  # readers go on while the writer writes
@@ -79,7 +82,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.engine = _sqlite_engine(settings) if settings.on_sqlite else _postgres_engine(settings)
-        self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(postgresql_readonly=True)
+        self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(**POSTGRES_READER)
         self._writer = self.engine.execution_options(immediate=True)
 
     def read(self) -> Session:
@@ -168,9 +171,21 @@ def ending(session: Session) -> Generator[Session]:
             session.flush()  # refuses what would be lost without a word
 
 
+def lock_table(session: Session, table: str) -> None:
+    """Keep every other writer out of a table until this transaction ends; on SQLite they are out already."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().exec_driver_sql(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE')
+
+
 def _postgres_engine(settings: Settings) -> Engine:
-    url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
-    return create_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=5, pool_pre_ping=True)
+    return create_engine(
+        make_url(settings.database_url).set(drivername="postgresql+psycopg"),
+        connect_args={"options": "-c timezone=UTC"},  # a day begins at midnight UTC, wherever the server stands
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )
 
 
 def _sqlite_engine(settings: Settings) -> Engine:

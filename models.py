@@ -34,8 +34,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import inspect as sa_inspect
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapper, QueryableAttribute, column_property, declared_attr, defer
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -44,7 +43,7 @@ from sqlmodel._compat import SQLModelConfig
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.responses import Response
 
-from db import TransactionSession
+from db import TransactionSession, lock_table
 from logs import REQUEST_ID
 from problems import (
     Forbidden,
@@ -56,6 +55,7 @@ from problems import (
     NotOwner,
     OrderNotPending,
     OutOfStock,
+    TooManyAttempts,
     UserHasOrders,
     VersionConflict,
 )
@@ -83,6 +83,12 @@ def now() -> datetime:
 def folded(text: str) -> str:
     """`text` as it compares without case, in every script and on every database."""
     return text.casefold()
+
+
+def upsert(session: Session, table: type[SQLModel]) -> "postgresql.Insert | sqlite.Insert":
+    """An INSERT with `on_conflict_do_nothing`, which SQLAlchemy spells once for each database."""
+    on_postgres = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(table) if on_postgres else sqlite.insert(table)
 
 
 # Types of fields
@@ -348,7 +354,10 @@ class User(Audited, table=True):
         Raises:
             IntegrityError: the e-mail is taken (answered as `EMAIL_TAKEN`).
         """
-        is_first = session.exec(select(User.id).limit(1)).first() is None
+        anybody = select(User.id).limit(1)
+        if session.exec(anybody).first() is None:
+            lock_table(session, "user")  # two first accounts at once must not both become admins
+        is_first = session.exec(anybody).first() is None
         user = cls.model_validate(data, update={"password_hash": password_hash})
         user.role = "admin" if is_first else user.role
         session.add(user)
@@ -485,22 +494,28 @@ class FailedSignIn(Table, table=True):
     window_ends_at: datetime = Field(index=True)
 
     @classmethod
-    def seconds_left(cls, session: Session, email: str, attempts: int) -> int:
-        """For how long nobody can sign in to the account, in whole seconds; 0 where they can."""
-        row = session.get(cls, digest(email))
-        if row is None or row.failures < attempts or row.window_ends_at <= now():
-            return 0
-        return int((row.window_ends_at - now()).total_seconds()) + 1
+    def refuse_blocked(cls, session: Session, email: str, attempts: int, *, lock: bool = False) -> None:
+        """Let nobody sign in to an account that used up its attempts, until the window has passed.
+
+        Raises:
+            TooManyAttempts: it did.
+        """
+        row = session.get(cls, digest(email), with_for_update=lock)
+        if row is not None and row.failures >= attempts and row.window_ends_at > now():
+            raise TooManyAttempts(int((row.window_ends_at - now()).total_seconds()) + 1)
 
     @classmethod
-    def count(cls, session: Session, email: str, window: timedelta) -> None:
-        """Count one more failure; the window begins with the first one. Windows that ended are cleaned up."""
+    def count(cls, session: Session, email: str, attempts: int, window: timedelta) -> None:
+        """Count one more failure; the window begins with the first one. Windows that ended are cleaned up.
+
+        Raises:
+            TooManyAttempts: others used up the attempts at the same moment.
+        """
         session.exec(delete(cls).where(col(cls.window_ends_at) <= now()))
-        row = session.get(cls, digest(email), with_for_update=True)
-        if row is None:
-            row = cls(account_hash=digest(email), window_ends_at=now() + window)
-        row.failures += 1
-        session.add(row)
+        first = {"account_hash": digest(email), "failures": 0, "window_ends_at": now() + window}
+        session.exec(upsert(session, cls).values(first).on_conflict_do_nothing())
+        cls.refuse_blocked(session, email, attempts, lock=True)
+        session.get_one(cls, digest(email)).failures += 1
         session.flush()
 
     @classmethod
@@ -849,9 +864,7 @@ class IdempotencyKey(Table, table=True):
         session.exec(delete(cls).where(col(cls.created_at) < now() - timedelta(days=1)))
         body_hash = digest(data.model_dump_json())
         values = {"user_id": user.id, "key": key, "body_hash": body_hash, "answer": "", "created_at": now()}
-        on_postgres = session.get_bind().dialect.name == "postgresql"
-        upsert = postgresql_insert if on_postgres else sqlite_insert  # the one clause that each spells in its own class
-        session.exec(upsert(cls).values(values).on_conflict_do_nothing())
+        session.exec(upsert(session, cls).values(values).on_conflict_do_nothing())
         row = session.get_one(cls, (user.id, key))
         if row.body_hash != body_hash:
             raise IdempotencyKeyReused

@@ -17,7 +17,7 @@ from sqlmodel import Session, select
 
 from db import Database, ending
 from models import FailedSignIn, User, UserCreate
-from problems import InvalidCredentials, TooManyAttempts
+from problems import InvalidCredentials
 from settings import Settings, StartRefused
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ def prove(database: Database, email: str, password: str) -> Proof:
     email = email.strip().lower()
     settings = database.settings
     with database.read() as session:
-        _refuse_blocked(session, email, settings)
+        FailedSignIn.refuse_blocked(session, email, settings.login_attempts)
         user = session.exec(select(User).where(User.email == email)).one_or_none()
     password_hash = user.password_hash if user else _nobodys_hash(settings.bcrypt_rounds)
     proven = check_password(password, password_hash)
@@ -89,18 +89,14 @@ def settle(session: Session, proof: Proof, settings: Settings) -> User:
         InvalidCredentials: the password was wrong, or the account is unknown, inactive or changed.
         TooManyAttempts: other guesses used up the attempts meanwhile.
     """
-    _refuse_blocked(session, proof.email, settings)
+    attempts, window = settings.login_attempts, timedelta(seconds=settings.login_window_seconds)
+    FailedSignIn.refuse_blocked(session, proof.email, attempts, lock=True)
     user = session.get(User, proof.user_id, with_for_update=True) if proof.user_id else None
     if user is None or not user.is_active or user.password_hash != proof.password_hash:
-        FailedSignIn.count(session, proof.email, timedelta(seconds=settings.login_window_seconds))
+        FailedSignIn.count(session, proof.email, attempts, window)
         raise InvalidCredentials
     FailedSignIn.clear(session, proof.email)
     return user
-
-
-def _refuse_blocked(session: Session, email: str, settings: Settings) -> None:
-    if seconds := FailedSignIn.seconds_left(session, email, settings.login_attempts):
-        raise TooManyAttempts(seconds)
 
 
 def ensure_admin(database: Database) -> None:
