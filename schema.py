@@ -40,6 +40,8 @@ def require_current(database: Database) -> None:
     Raises:
         DatabaseUnavailable: it cannot be read, or its schema is another one.
     """
+    if database.settings.on_sqlite and not database.settings.sqlite_path.exists():
+        raise DatabaseUnavailable  # connections that are open go on with a file that is deleted
     try:
         with database.engine.connect() as connection:
             heads = set(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars())
