@@ -144,6 +144,7 @@ def create_app(settings: Settings) -> Stockroom:
         routes=ROUTES,
         openapi_url=f"{API}/openapi.json" if settings.docs else None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,  # only for flows with a redirect, which this API does not have
         redirect_slashes=False,
         max_body_size=settings.max_body_bytes,
         exception_handlers={

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:\[\]/@]+)(?::[0-9]{1,5})?")
+HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 DEVELOPMENT_LINE = (
     "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <8}</level> {message} <dim>{extra[request_id]}</dim>"
 )

@@ -1,5 +1,6 @@
 """The schema: migrations at start, and whether the database is at this version."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,14 @@ def require_current(database: Database) -> None:
     Raises:
         DatabaseUnavailable: it cannot be read, or its schema is another one.
     """
+    if database.settings.on_sqlite and not database.settings.sqlite_path.exists():
+        raise DatabaseUnavailable  # connections that are open go on with a file that is deleted
     try:
         with database.engine.connect() as connection:
-            heads = MigrationContext.configure(connection).get_current_heads()
+            heads = set(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars())
     except (DBAPIError, SQLITE.Error) as error:
         raise DatabaseUnavailable from error
-    if set(heads) != set(_scripts().get_heads()):
+    if heads != _newest():
         raise DatabaseUnavailable
 
 
@@ -53,8 +56,9 @@ def alembic_config() -> Config:
     return Config(toml_file=HERE / "pyproject.toml")
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(alembic_config())
+@lru_cache
+def _newest() -> set[str]:
+    return set(ScriptDirectory.from_config(alembic_config()).get_heads())
 
 
 def _upgrade(connection: Connection, settings: Settings) -> None:
@@ -78,15 +82,8 @@ def _upgrade(connection: Connection, settings: Settings) -> None:
 
 
 def _refuse_foreign_schema(connection: Connection) -> None:
-    known = {script.revision for script in _scripts().walk_revisions()}
     heads = MigrationContext.configure(connection).get_current_heads()
-    if unknown := set(heads) - known:
-        raise StartRefused(
-            f"The database is newer than this code (revision {', '.join(sorted(unknown))}); "
-            "start the version that made it, or restore a backup."
-        )
-    if not heads and inspect(connection).get_table_names():
-        raise StartRefused("The database has tables of another program; set APP_DATABASE_URL to one of its own.")
+    _refuse_foreign(set(inspect(connection).get_table_names()), set(heads))
 
 
 def _refuse_foreign_sqlite(settings: Settings) -> None:
@@ -96,15 +93,29 @@ def _refuse_foreign_sqlite(settings: Settings) -> None:
     path = settings.sqlite_path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        if not path.exists():
+            path.touch()
         connection = SQLITE.connect(f"{settings.sqlite_uri}?mode=rw", uri=True, timeout=60)
         try:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            revisions = connection.execute("SELECT * FROM alembic_version") if "alembic_version" in tables else ()
+            heads = {str(row[0]) for row in revisions}
         finally:
             connection.close()
     except SQLITE.Error as error:
         raise StartRefused(f"{path} cannot be used as a SQLite database: {error}.") from error
     except OSError as error:
         raise StartRefused(f"{path} cannot be made: {error.strerror}.") from error
-    if tables and "alembic_version" not in tables:
-        raise StartRefused(f"{path} has tables of another program; set APP_DATABASE_URL to a file of its own.")
+    _refuse_foreign(tables, heads)
+
+
+def _refuse_foreign(tables: set[str], heads: set[str]) -> None:
+    scripts = ScriptDirectory.from_config(alembic_config())
+    if unknown := heads - {script.revision for script in scripts.walk_revisions()}:
+        raise StartRefused(
+            f"The database is newer than this code (revision {', '.join(sorted(unknown))}), or another program's; "
+            "start the version that made it, restore a backup, or set APP_DATABASE_URL to a database of its own."
+        )
+    # After a downgrade to the base these two are left.
+    if not heads and tables - {"alembic_version", "sqlite_sequence"}:
+        raise StartRefused("The database has tables of another program; set APP_DATABASE_URL to one of its own.")

@@ -1,7 +1,11 @@
 """What every test starts from: a fresh database on a real SQLite file, the app on it, and people who are signed in."""
 
 import os
+import pwd
 import shutil
+import socket
+import subprocess
+import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +136,34 @@ def lamp(ada: Person) -> dict[str, Any]:
     """An item: ten lamps."""
     body = {"name": "Lamp", "price_cents": 1200, "quantity": 10, "reorder_level": 2, "tags": ["light"]}
     return ada.post("/items", body).json()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Generator[str]:
+    """The URL of a PostgreSQL server of our own, on a free port of this machine, for as long as the tests run."""
+    debian = (str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))  # which are not on its PATH
+    path = os.pathsep.join([os.environ["PATH"], *debian])
+    initdb, pg_ctl = shutil.which("initdb", path=path), shutil.which("pg_ctl", path=path)
+    if initdb is None or pg_ctl is None:
+        pytest.fail("These tests start a PostgreSQL server; install one, so that initdb and pg_ctl can be found.")
+    nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # it refuses to run as root
+    user, group = (nobody.pw_uid, nobody.pw_gid) if nobody else (None, None)
+
+    def run(*command: str) -> None:
+        done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
+            command, cwd=folder, user=user, group=group, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            pytest.fail(f"PostgreSQL does not start: {done.stdout}{done.stderr}")
+
+    with tempfile.TemporaryDirectory(prefix="stockroom-") as folder, socket.socket() as free:
+        if user is not None and group is not None:
+            os.chown(folder, user, group)
+        run(initdb, "--pgdata=data", "--username=stockroom", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        free.close()
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        run(pg_ctl, "start", "--wait", "--pgdata=data", "--log=log", f"--options={options}")
+        yield f"postgresql://stockroom@127.0.0.1:{port}/postgres"
+        run(pg_ctl, "stop", "--pgdata=data", "--mode=immediate")

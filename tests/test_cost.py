@@ -28,7 +28,7 @@ from tests.test_access import ROUTES, Route
 TABLE = """
 route                                     hops statements
 GET    /health                            0    0
-GET    /ready                             1    2
+GET    /ready                             1    1
 POST   /api/v1/auth/register              2    2
 POST   /api/v1/auth/token                 2    7
 GET    /api/v1/auth/sessions              1    2

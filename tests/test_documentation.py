@@ -1,0 +1,223 @@
+"""What the README and `.env.example` say is true: every list in them is complete, and what they tell to paste works."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from typer.main import get_group
+
+import manage
+from app import Stockroom
+from settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+ENV_EXAMPLE = (ROOT / ".env.example").read_text()
+SETTINGS = [f"APP_{name.upper()}" for name in Settings.model_fields]
+MODULES = sorted(path.name for path in ROOT.glob("*.py"))
+
+
+def section(title: str) -> str:
+    """The text below a heading of the README, up to the next one."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table(title: str) -> dict[str, list[str]]:
+    """The rows of a section's table, by their first cell without its backticks."""
+    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in section(title).splitlines() if line.startswith("|")]
+    return {first.strip("`"): rest for first, *rest in rows[2:]}
+
+
+def blocks(title: str) -> list[tuple[str, str]]:
+    """The code blocks of a section: what stands after their three backticks, and their lines."""
+    return re.findall(r"^```(.+)\n((?:.*\n)*?)```$", section(title), re.MULTILINE)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The repository in a folder of its own, without anybody's data or settings; its commands find this environment."""
+    ours = shutil.ignore_patterns(".*", "data", "__pycache__", "htmlcov")
+    copy = shutil.copytree(ROOT, tmp_path / "stockroom", ignore=ours)
+    monkeypatch.delenv("APP_SECRET_KEY")
+    monkeypatch.setenv("APP_BCRYPT_ROUNDS", "4")
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", sys.prefix)
+    monkeypatch.setenv("UV_NO_SYNC", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return copy
+
+
+@contextmanager
+def server(folder: Path) -> Generator[str]:
+    """The app in `folder`, started as the README says but on a port that is free; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["uv", "run", "fastapi", "dev", "app.py", "--port", str(port)]
+    process = subprocess.Popen(  # noqa: S603 - the README's own command
+        command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        await_answer(f"http://localhost:{port}/ready", process)
+        yield f"http://localhost:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def await_answer(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        try:
+            assert httpx2.get(address).status_code == 200
+            return
+        except httpx2.TransportError:
+            assert process.poll() is None, process.communicate()[0].decode()
+            time.sleep(0.1)
+    pytest.fail(f"{address} did not answer within 30 seconds.")
+
+
+def run(script: str, folder: Path) -> str:
+    """What a shell prints for the lines of a block; the first one that fails ends it."""
+    shell = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(shell, cwd=folder, capture_output=True, text=True)  # noqa: S603 - the README's own lines
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# Complete lists
+
+
+def test_every_setting_is_in_the_readme_and_no_other() -> None:
+    assert sorted(table("Settings")) == sorted(SETTINGS)
+
+
+def test_every_setting_is_in_the_example_and_no_other() -> None:
+    assert sorted(re.findall(r"^# (APP_\w+)=", ENV_EXAMPLE, re.MULTILINE)) == sorted(SETTINGS)
+
+
+def test_every_setting_of_the_example_has_a_sentence_before_it() -> None:
+    assert [paragraph for paragraph in ENV_EXAMPLE.split("\n\n") if not re.match("# (?!APP_)", paragraph)] == []
+
+
+def test_the_defaults_of_the_example_are_the_real_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APP_SECRET_KEY")
+    monkeypatch.chdir(tmp_path)
+    real = Settings()
+    Path(".env").write_text(ENV_EXAMPLE.replace("# APP_", "APP_"))
+
+    assert Settings() == real
+
+
+def test_the_readme_gives_the_defaults_of_the_example() -> None:
+    defaults = re.findall(r"^# (APP_\w+)=(.+)$", ENV_EXAMPLE, re.MULTILINE)
+
+    assert [name for name, default in defaults if f"`{default}`" not in table("Settings")[name][0]] == []
+
+
+def test_every_module_is_in_the_house() -> None:
+    assert sorted(name for name in table("The house") if name.endswith(".py")) == MODULES
+
+
+def test_imports_run_from_the_top_of_the_house_to_the_bottom() -> None:
+    house = [name.removesuffix(".py") for name in table("The house")]
+
+    for number, name in enumerate(house[: len(MODULES)]):
+        assert imported_by(ROOT / f"{name}.py").isdisjoint(house[: number + 1]), name
+
+
+def imported_by(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    commands = get_group(manage.app).commands
+
+    assert [name for name in commands if f"| `uv run manage.py {name}" not in README] == []
+
+
+def test_every_error_code_that_the_api_documents_is_in_the_readme(app: Stockroom) -> None:
+    operations = [operation for path in app.openapi()["paths"].values() for operation in path.values()]
+    documented = {
+        (status, code)
+        for operation in operations
+        for status, response in operation["responses"].items()
+        if int(status) >= 400
+        for code in response["description"].split(", ")
+    }
+    rows = table("Errors")
+
+    assert {(status, code) for status, code in documented if f"`{code}`" not in rows[status][0]} == set()
+
+
+# What to paste
+
+
+def test_the_first_five_minutes_work_as_pasted(copy: Path) -> None:
+    script = "".join(lines for kind, lines in blocks("The first five minutes") if kind == "sh")
+
+    with server(copy) as address:
+        output = run(script.replace("http://localhost:8000", address), copy)
+
+    ada, lamp, stock = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    assert (ada["email"], ada["role"]) == ("ada@example.com", "admin")
+    assert (stock["items"], stock["total"]) == ([lamp], 1)
+    assert "Added 11 people and 200 items." in output
+
+
+def test_the_noun_of_ones_own_works_as_written(copy: Path) -> None:
+    for kind, lines in blocks("A noun of your own"):
+        {"python": write, "diff": patch, "sh": run_in}[kind.split()[0]](copy, kind, lines)
+
+    with server(copy) as address:
+        assert_suppliers_work(f"{address}/api/v1")
+    run("uv run ruff format --check *.py migrations && uv run ruff check *.py migrations", copy)
+
+
+def write(copy: Path, kind: str, lines: str) -> None:
+    """Make the file that a block is titled with, or add the block to its end."""
+    path = copy / kind.split('"')[1]
+    existing = f"{path.read_text()}\n\n" if path.exists() else ""
+    path.write_text(existing + lines)
+
+
+def patch(copy: Path, kind: str, lines: str) -> None:
+    """Change the file that a block is titled with."""
+    path = copy / kind.split('"')[1]
+    before = "".join(line[1:] for line in lines.splitlines(keepends=True) if not line.startswith("+"))
+    after = "".join(line[1:] for line in lines.splitlines(keepends=True) if not line.startswith("-"))
+    assert before in path.read_text(), f"{path.name} does not have these lines:\n{before}"
+    path.write_text(path.read_text().replace(before, after))
+
+
+def run_in(copy: Path, _kind: str, lines: str) -> None:
+    run(lines, copy)
+
+
+def assert_suppliers_work(api: str) -> None:
+    ada = {"email": "ada@example.com", "full_name": "Ada", "password": "Correct-horse-1"}
+    httpx2.post(f"{api}/auth/register", json=ada)
+    token = httpx2.post(f"{api}/auth/token", data={"username": ada["email"], "password": ada["password"]}).json()
+    with httpx2.Client(headers={"Authorization": f"Bearer {token['access_token']}"}) as client:
+        body = {"name": "Timber & Sons", "email": "Orders@example.com"}
+        created = client.post(f"{api}/suppliers", json=body)
+        assert (created.status_code, created.json()["email"]) == (201, "orders@example.com")
+        assert client.get(f"{api}/suppliers/1").json() == created.json()
+        assert client.get(f"{api}/suppliers?page_size=1").json()["items"] == [created.json()]
+        assert client.get(f"{api}/suppliers/7").json()["error_code"] == "SUPPLIER_NOT_FOUND"
+        assert client.post(f"{api}/suppliers", json=body).json()["error_code"] == "CONFLICT"
+        assert client.post(f"{api}/suppliers", json=body | {"x": 1}).status_code == 422
+        assert client.delete(f"{api}/suppliers/1").status_code == 204
+    assert httpx2.get(f"{api}/suppliers").status_code == 401
