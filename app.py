@@ -25,10 +25,13 @@ import items_csv
 import orders
 import passwords
 import posts
+import recovery
 import schema
 import users
 from db import SQLITE, Database
-from logs import Edge, HostGate, configure_logging
+from gates import HostGate, QueueGate, RateGate, end_in_time
+from logs import Edge, configure_logging
+from mail import Mailer
 from problems import Problem
 from routing import Router
 from settings import Settings, get_settings, resolve_secret_key
@@ -44,7 +47,8 @@ class Stockroom(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """The layers that a request passes; called once, at the first request or the start."""
-        inner: ASGIApp = HostGate(super().build_middleware_stack(), self.settings.allowed_hosts)
+        inner: ASGIApp = QueueGate(super().build_middleware_stack())
+        inner = RateGate(HostGate(inner, self.settings.allowed_hosts), self.settings)
         if self.settings.cors_origins:
             inner = CORSMiddleware(
                 inner,
@@ -98,6 +102,7 @@ ROUTES = [
     for router in (
         system,
         auth.public_router,
+        recovery.router,
         auth.router,
         users.router,
         items_csv.router,  # before the items: `export` is not the id of one
@@ -114,7 +119,9 @@ ROUTES = [
 @asynccontextmanager
 async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     """Start and stop the app; what blocks is done in a thread."""
+    end_in_time()
     app.state.hashing_slots = passwords.hashing_slots()
+    app.state.mailer = Mailer(app.settings)
     await run_in_threadpool(_start, app)
     try:
         yield

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import jwt
-from fastapi import Depends, Form, Request
+from fastapi import BackgroundTasks, Depends, Form, Request
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, Field
 from sqlalchemy import bindparam
 from sqlmodel import Session, col, select
 
 from db import Database, ReadSession, WriteSession
+from mail import Mailer
 from models import (
     Id,
     LoginSession,
@@ -242,8 +243,16 @@ router = Router(prefix="/api/v1/auth", tags=["auth"])
 @public_router.post(
     "/register", status_code=201, response_model=UserPublic, responses=problems(EmailTaken, RegistrationClosed)
 )
-def register(data: UserRegister, password_hash: RegisteredPasswordHash, session: WriteSession) -> User:
+def register(
+    request: Request,
+    tasks: BackgroundTasks,
+    data: UserRegister,
+    password_hash: RegisteredPasswordHash,
+    session: WriteSession,
+) -> User:
     """Make an account of one's own; the first one ever is an admin, every later one a member."""
+    mailer: Mailer = request.app.state.mailer
+    tasks.add_task(mailer.send, "welcome", data.email, full_name=data.full_name)
     return User.create(session, data, password_hash)
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -48,7 +49,6 @@ POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": 
 SQLITE_PRAGMAS = (
     "busy_timeout=5000",  # first: the other pragmas may have to wait for a lock, too
     "journal_mode=WAL",  # readers go on while the writer writes
-    "synchronous=FULL",  # an acknowledged write survives a power cut; NORMAL loses the last ones
     "foreign_keys=ON",  # off by default, for the sake of databases older than 2009
     "trusted_schema=OFF",  # a crafted file must not run functions from its schema
     "cache_size=-16000",  # 16 MB of pages; the default of 2 MB re-reads the inner pages of large indexes
@@ -198,16 +198,17 @@ def _sqlite_engine(settings: Settings) -> Engine:
         pool_timeout=5,
         pool_use_lifo=True,  # a few connections stay hot, with their caches
     )
-    event.listen(engine, "connect", _prepare_sqlite_connection)
+    event.listen(engine, "connect", partial(_prepare_sqlite_connection, settings.sqlite_synchronous))
     event.listen(engine, "begin", _begin_sqlite_transaction)
     event.listen(engine, "reset", _end_sqlite_transaction)
     return engine
 
 
-def _prepare_sqlite_connection(connection: Any, _entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite_connection(synchronous: str, connection: Any, _entry: ConnectionPoolEntry) -> None:
     # The driver's own transactions begin late and deferred, which loses updates; ours begin in the event below.
     connection.isolation_level = None
-    for pragma in SQLITE_PRAGMAS:
+    # synchronous=FULL: an acknowledged write survives a power cut; NORMAL is faster and loses the last ones.
+    for pragma in (*SQLITE_PRAGMAS, f"synchronous={synchronous}"):
         connection.execute(f"PRAGMA {pragma}")
 
 

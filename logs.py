@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from loguru import logger
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import MEDIA_TYPE, problem_for_status, problem_response
-from problems import HostNotAllowed, InternalError, Problem
+from problems import InternalError, Problem
 from settings import Settings, StartRefused
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 DEVELOPMENT_LINE = (
     "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <8}</level> {message} <dim>{extra[request_id]}</dim>"
 )
@@ -70,27 +68,6 @@ class _ToLoguru(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "INFO"
         logger.opt(exception=record.exc_info).bind(logger=record.name).log(level, "{}", record.getMessage())
-
-
-class HostGate:
-    """Answers only to the hosts that the settings list; `*.example.com` stands for every name below it."""
-
-    def __init__(self, app: ASGIApp, allowed_hosts: list[str]) -> None:
-        self.app = app
-        self.names = {host.lower() for host in allowed_hosts}
-        self.endings = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*"))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it. Does no I/O of its own."""
-        if scope["type"] != "http" or self.serves(Headers(scope=scope).get("host", "")):
-            await self.app(scope, receive, send)
-        else:
-            await problem_response(Request(scope), HostNotAllowed())(scope, receive, send)
-
-    def serves(self, host: str) -> bool:
-        """Whether a `Host` header, with or without a port, names one of the hosts."""
-        match = HOST_AND_PORT.fullmatch(host.lower())
-        return match is not None and (match[1] in self.names or match[1].endswith(self.endings))
 
 
 class Edge:

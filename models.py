@@ -62,6 +62,7 @@ from problems import (
 
 BIGGEST_ID = 2**63 - 1
 BILLION = 1_000_000_000
+MOST_RESETS = 5
 LOW_STOCK = "quantity <= reorder_level"
 WITH_ITS_ROW = {"lazy": "joined", "innerjoin": True}  # read in the same statement as the row
 AUTOINCREMENT = {"sqlite_autoincrement": True}  # an id is never given twice, not even after a deletion
@@ -522,6 +523,63 @@ class FailedSignIn(Table, table=True):
     def clear(cls, session: Session, email: str) -> None:
         """Forget the failures of an account, after a success."""
         session.exec(delete(cls).where(col(cls.account_hash) == digest(email)))
+
+
+class PasswordResetRequest(RequestBody):
+    """Whose password was forgotten."""
+
+    email: Email
+
+
+class PasswordResetUse(RequestBody):
+    """The token from the mail, and the new password."""
+
+    token: Annotated[str, Field(min_length=1, max_length=255)]
+    new_password: NewPassword
+
+
+class PasswordReset(Table, table=True):
+    """A one-time token that was mailed to somebody; it lives for an hour."""
+
+    token_hash: str = Field(primary_key=True)
+    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True, sa_type=BigInt)
+    expires_at: datetime = Field(index=True)
+
+    @classmethod
+    def issue(cls, session: Session, user: User) -> str | None:
+        """A new token; None where the account has enough living ones, so that nobody's mailbox is flooded."""
+        session.exec(delete(cls).where(col(cls.expires_at) <= now()))
+        if session.exec(select(func.count()).where(cls.user_id == user.id)).one() >= MOST_RESETS:
+            return None
+        token = token_urlsafe(32)
+        session.add(cls(token_hash=digest(token), user_id=user.id, expires_at=now() + timedelta(hours=1)))
+        return token
+
+    @classmethod
+    def require_living(cls, session: Session, token: str) -> None:
+        """Refuse a token before its password is hashed.
+
+        Raises:
+            InvalidCredentials: it is used, expired or unknown.
+        """
+        row = session.get(cls, digest(token))
+        if row is None or row.expires_at <= now():
+            raise InvalidCredentials
+
+    @classmethod
+    def redeem(cls, session: Session, token: str) -> User:
+        """Spend a token, and every other one of its account; of two uses at once exactly one succeeds.
+
+        Raises:
+            InvalidCredentials: it is used, expired or unknown, or its account is not active.
+        """
+        spent = delete(cls).where(col(cls.token_hash) == digest(token), col(cls.expires_at) > now())
+        user_id = session.exec(spent.returning(col(cls.user_id))).scalar_one_or_none()
+        user = session.get(User, user_id, with_for_update=True) if user_id else None
+        if user is None or not user.is_active:
+            raise InvalidCredentials
+        session.exec(delete(cls).where(col(cls.user_id) == user.id))
+        return user
 
 
 def digest(secret: str) -> str:

@@ -17,12 +17,13 @@ from sqlmodel import Session, select
 
 from db import Database, ending
 from models import FailedSignIn, User, UserCreate
-from problems import InvalidCredentials
+from problems import DatabaseBusy, InvalidCredentials
 from settings import Settings, StartRefused
 
 T = TypeVar("T")
 PASSWORD_DOMAIN = b"stockroom password"  # not a secret: it keeps our hashes apart from other uses of HMAC
 CORES = os.cpu_count() or 1
+MOST_WAITING = 32 * CORES  # some eight seconds of work at 12 rounds
 
 
 def hash_password(password: str, rounds: int) -> str:
@@ -46,7 +47,13 @@ def _nobodys_hash(rounds: int) -> str:
 
 
 async def hashing(request: Request, work: Callable[[], T]) -> T:
-    """Do `work` in a thread, at most as many at once as there are cores; the rest wait without a thread."""
+    """Do `work` in a thread, at most as many at once as there are cores; the rest wait without a thread.
+
+    Raises:
+        DatabaseBusy: so many wait that their clients would give up first.
+    """
+    if request.app.state.hashing_slots.statistics().tasks_waiting >= MOST_WAITING:
+        raise DatabaseBusy
     return await to_thread.run_sync(work, limiter=request.app.state.hashing_slots)
 
 

@@ -234,6 +234,17 @@ class TooManyAttempts(Problem):
         super().__init__(headers={"Retry-After": str(retry_after)})
 
 
+class RateLimited(Problem):
+    """429: too many requests from one client address; `Retry-After` is in seconds."""
+
+    status = 429
+    code = "RATE_LIMITED"
+    detail = "Too many requests from this address; try again later."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(headers={"Retry-After": str(retry_after)})
+
+
 class InternalError(Problem):
     """500: a fault of the app; its cause is in the log under the request id."""
 

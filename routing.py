@@ -68,7 +68,8 @@ class Route(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        if not inspect.iscoroutinefunction(endpoint):
+        self.is_async = inspect.iscoroutinefunction(endpoint)
+        if not self.is_async:
             endpoint = _in_one_thread(endpoint, self)
         super().__init__(path, endpoint, **options)
         self.responses = _merged(_implied_problems(self), self.responses)
@@ -81,6 +82,8 @@ class Route(APIRoute):
 
         async def strictly(request: Request) -> Response:
             request = StrictRequest(request.scope, request.receive)
+            if self.is_async:  # the others look in their thread, once the caller is known
+                refuse_unknown_query(request, self.query_names)
             try:
                 return await handle(request)
             except RequestValidationError:

@@ -1,14 +1,26 @@
 """Settings: environment variables or `.env`, every one with the prefix `APP_`."""
 
+import importlib.util
 import json
 import os
+import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationError, field_validator
+from limits import parse
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    EmailStr,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -42,6 +54,15 @@ def _json_list(value: object) -> object:
         raise ValueError('write it as a JSON list, such as ["localhost"]') from None
 
 
+def _rate(value: str) -> str:
+    try:
+        parse(value)
+    except ValueError:
+        raise ValueError("write it as 60/minute or 1000/hour") from None
+    return value
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
 JsonList = Annotated[list[str], NoDecode, BeforeValidator(_json_list)]
 
 
@@ -70,12 +91,18 @@ class Settings(BaseSettings):
     cors_origins: JsonList = []
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
+    auth_rate_limit: Rate = "60/minute"
+    rate_limit: Rate | None = None
+    rate_limit_storage: str = "memory://"
     login_attempts: int = Field(default=5, ge=1)
     login_window_seconds: int = Field(default=900, ge=1, le=365 * 24 * 60 * 60)
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_json: bool = Field(default_factory=_in_production)
     docs: bool = Field(default_factory=_in_development)
     migrate_on_start: bool = True
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    smtp_url: SecretStr | None = None
+    mail_from: EmailStr | None = Field(default=None, validate_default=True)
 
     @field_validator("database_url")
     @classmethod
@@ -96,6 +123,31 @@ class Settings(BaseSettings):
         if length < SECRET_KEY_BYTES:
             raise ValueError(f"it is {length} bytes long; it needs at least {SECRET_KEY_BYTES}")
         return key
+
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _known_storage(cls, url: str) -> str:
+        if url != "memory://" and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("use memory:// or redis://host:port/0")
+        if url != "memory://" and importlib.util.find_spec("redis") is None:
+            raise ValueError("install its client first: uv sync --extra redis")
+        return url
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.fullmatch(
+            r"smtps?://([^@/\s]+@)?[^@/:\s]+(:[0-9]{1,5})?/?", url.get_secret_value()
+        ):
+            raise ValueError("use smtp://user:password@host:587, or smtps:// for TLS from the first byte")
+        return url
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None and info.data.get("smtp_url") is not None:
+            raise ValueError("it is needed where APP_SMTP_URL is set: the address that mail comes from")
+        return address
 
     @field_validator("cors_origins")
     @classmethod

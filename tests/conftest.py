@@ -73,7 +73,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, template: Path) -> Settings:
     path = tmp_path / "app.db"
     shutil.copy(template, path)
-    return Settings(database_url=f"sqlite:///{path}", environment="development", bcrypt_rounds=4)
+    return Settings(
+        database_url=f"sqlite:///{path}", environment="development", bcrypt_rounds=4, auth_rate_limit="100000/minute"
+    )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from app import Stockroom, create_app
 from db import Database
-from logs import HostGate
+from gates import HostGate
 from models import LoginSession, User
 from routing import Router
 from settings import Settings

@@ -1,0 +1,85 @@
+"""Mail: written from templates, sent after the answer, tried a few times, and never a reason to fail a request."""
+
+import smtplib
+import ssl
+from email.message import EmailMessage
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from loguru import logger
+
+from settings import Settings
+
+TEMPLATES = Path(__file__).parent / "templates" / "mail"
+SUBJECTS = {"welcome": "Welcome to Stockroom", "reset": "A new password for Stockroom"}
+SECRETS = {"token": "(not shown)"}
+SERVER_SECONDS = 5.0  # for each step that a mail server takes
+PAUSES = (1.0, 4.0, None)  # seconds after each failed attempt; None: give up
+AT_ONCE = 2  # a slow mail server must not take threads from those who wait for an answer
+
+
+class Mailer:
+    """Writes and sends the mail of one app."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.slots = CapacityLimiter(AT_ONCE)
+        # Of the two parts only the HTML one needs escaping.
+        self.text = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)  # noqa: S701
+        self.html = self.text.overlay(autoescape=True)
+
+    async def send(self, template: str, to: str, **values: str) -> None:
+        """Send one mail. Failures are logged and tried again; without a mail server it is only logged, at DEBUG.
+
+        The work is done in a thread; here it only waits.
+        """
+        if self.settings.smtp_url is None:
+            text = self.text.get_template(f"{template}.txt").render(
+                values | {k: v for k, v in SECRETS.items() if k in values}
+            )
+            logger.debug("Mail is off; this would go to {}: {}", to, text)
+            return
+        message = self.write(template, to, **values)
+        for pause in PAUSES:
+            try:
+                await to_thread.run_sync(partial(_deliver, message, self.settings), limiter=self.slots)
+            except (OSError, smtplib.SMTPException) as error:
+                logger.warning("The mail {!r} to {} was not sent: {}", template, to, type(error).__name__)
+            else:
+                logger.info("The mail {!r} was sent to {}", template, to)
+                return
+            if pause is not None:
+                await anyio.sleep(pause)
+        logger.error("The mail {!r} to {} is given up", template, to)
+
+    def write(self, template: str, to: str, **values: str) -> EmailMessage:
+        """A mail with a text and an HTML part."""
+        message = EmailMessage()
+        message["Subject"] = SUBJECTS[template]
+        message["From"] = str(self.settings.mail_from)
+        message["To"] = to
+        message.set_content(self.text.get_template(f"{template}.txt").render(values))
+        message.add_alternative(self.html.get_template(f"{template}.html").render(values), subtype="html")
+        return message
+
+
+def _deliver(message: EmailMessage, settings: Settings) -> None:
+    """Hand one mail to the server; with TLS from the first byte (smtps), or from where the server offers it."""
+    assert settings.smtp_url is not None  # noqa: S101 - the caller looked
+    url = urlsplit(settings.smtp_url.get_secret_value())
+    host, context = url.hostname or "", ssl.create_default_context()
+    if url.scheme == "smtps":
+        server = smtplib.SMTP_SSL(host, url.port or 465, timeout=SERVER_SECONDS, context=context)
+    else:
+        server = smtplib.SMTP(host, url.port or 587, timeout=SERVER_SECONDS)
+    with server:
+        server.ehlo()
+        if url.scheme == "smtp" and server.has_extn("starttls"):
+            server.starttls(context=context)
+        if url.username:
+            server.login(unquote(url.username), unquote(url.password or ""))
+        server.send_message(message)
