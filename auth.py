@@ -13,6 +13,7 @@ from sqlalchemy import bindparam
 from sqlmodel import Session, col, select
 
 from db import Database, ReadSession, WriteSession
+from errors import problems
 from models import (
     Id,
     LoginSession,
@@ -33,7 +34,7 @@ from problems import (
     TooManyAttempts,
     UnsupportedGrantType,
 )
-from routing import Deferred, Router, problems, raises
+from routing import Deferred, Router, raises
 from settings import Settings
 from strict import FORBIDDEN_TEXT
 

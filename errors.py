@@ -34,6 +34,7 @@ from problems import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+Responses = dict[int | str, dict[str, Any]]
 TOKEN_PATH = "/api/v1/auth/token"  # noqa: S105 - a path, not a secret
 
 
@@ -115,6 +116,21 @@ def problem_for_status(status: int) -> Problem:
     if status >= 500:
         return InternalError()
     return known.get(status, BadRequest)()
+
+
+def problems(*kinds: type[Problem]) -> Responses:
+    """Document problems for `responses=`: one entry a status, with the error codes."""
+    documented: Responses = {}
+    for kind in kinds:
+        described = [documented[kind.status]["description"]] if kind.status in documented else []
+        documented[kind.status] = problem_schema(*described, kind.code)
+    return documented
+
+
+def problem_schema(*codes: str) -> dict[str, Any]:
+    """Document the problems of one status by their error codes."""
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 # The handlers below are `async def` so that FastAPI calls them on the event loop; they do no I/O.

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from db import Database, ending
-from errors import MEDIA_TYPE
+from errors import Responses, problem_schema, problems
 from models import Versioned
 from problems import (
     BadRequest,
@@ -35,9 +35,12 @@ from problems import (
 )
 from strict import StrictRequest, refuse_unknown_query
 
-Responses = dict[int | str, dict[str, Any]]
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+LOCATION: Responses = {
+    201: {"headers": {"Location": {"description": "The path of the new row.", "schema": {"type": "string"}}}}
+}
 
 _RAISED: dict[Callable[..., Any], tuple[type[Problem], ...]] = {}
 
@@ -71,7 +74,7 @@ class Route(APIRoute):
         if not inspect.iscoroutinefunction(endpoint):
             endpoint = _in_one_thread(endpoint, self)
         super().__init__(path, endpoint, **options)
-        self.responses = _merged(_implied_problems(self), self.responses)
+        self.responses = _merged(_implied_problems(self), _implied_headers(self), self.responses)
         self.query_names = frozenset(_query_names(self.dependant))
         self.shape: TypeAdapter[Any] | None = TypeAdapter(self.response_model) if self.response_model else None
 
@@ -157,20 +160,6 @@ def raises(*kinds: type[Problem]) -> Callable[[Function], Function]:
     return declare
 
 
-def problems(*kinds: type[Problem]) -> Responses:
-    """Document problems for `responses=`: one entry a status, with the error codes."""
-    documented: Responses = {}
-    for kind in kinds:
-        described = [documented[kind.status]["description"]] if kind.status in documented else []
-        documented[kind.status] = _problem_schema(*described, kind.code)
-    return documented
-
-
-def _problem_schema(*codes: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
-
-
 def _implied_problems(route: APIRoute) -> Responses:
     """What a route can answer because of its signature."""
     kinds: list[type[Problem]] = [BadRequest, HostNotAllowed, Invalid, InternalError, DatabaseBusy, DatabaseUnavailable]
@@ -183,8 +172,20 @@ def _implied_problems(route: APIRoute) -> Responses:
         kinds.append(StorageFull)
     documented = problems(*kinds)
     if ids := re.findall(r"{(\w+)_id}", route.path):
-        documented[404] = _problem_schema(*(f"{name.upper()}_NOT_FOUND" for name in ids))
+        documented[404] = problem_schema(*(f"{name.upper()}_NOT_FOUND" for name in ids))
     return documented
+
+
+def _implied_headers(route: APIRoute) -> Responses:
+    """The headers of a row with a version, and the answer to who has that version already."""
+    if "version" not in getattr(route.response_model, "model_fields", {}):
+        return {}
+    etag = {"ETag": {"description": "The version, for `If-Match` and `If-None-Match`.", "schema": {"type": "string"}}}
+    if route.methods != {"GET"}:
+        return {route.status_code or 200: {"headers": etag}}
+    if_none_match = {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}
+    route.openapi_extra = {"parameters": [if_none_match]} | (route.openapi_extra or {})
+    return {200: {"headers": etag}, 304: {"description": "The version is that of `If-None-Match`.", "headers": etag}}
 
 
 def _merged(*parts: Responses) -> Responses:

@@ -10,11 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from auth import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
 from db import ReadSession, WriteSession
+from errors import problems
 from lists import Filters, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import Id, PasswordChange, ProfileUpdate, Role, User, UserCreate, UserPublic, UserUpdate, folded
 from passwords import Proof, hash_password, hashing, prove, settle
 from problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts
-from routing import Router, problems
+from routing import Router
 
 router = Router(prefix="/api/v1/users", tags=["users"])
 
