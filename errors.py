@@ -71,10 +71,12 @@ SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull
     26: DatabaseUnavailable,  # SQLITE_NOTADB
 }
 
-# PostgreSQL's SQLSTATE classes, https://www.postgresql.org/docs/current/errcodes-appendix.html.
+# PostgreSQL's SQLSTATEs and their classes, https://www.postgresql.org/docs/current/errcodes-appendix.html.
 POSTGRES_PROBLEMS: dict[str, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
+    "08": DatabaseUnavailable,  # the connection broke
     "40": DatabaseBusy,  # serialization failure, deadlock
-    "53": StorageFull,  # insufficient resources
+    "53": DatabaseBusy,  # insufficient resources, such as connections
+    "53100": StorageFull,  # disk full
     "55": DatabaseBusy,  # lock not available
     "57": DatabaseUnavailable,  # admin shutdown, cannot connect now
 }
@@ -89,7 +91,9 @@ def database_problem(error: BaseException | None) -> Problem | None:
     if not hasattr(error, "sqlstate"):
         return None
     state = getattr(error, "sqlstate", None)  # None where the server was never reached
-    problem = POSTGRES_PROBLEMS.get(state[:2]) if isinstance(state, str) else DatabaseUnavailable
+    if not isinstance(state, str):
+        return DatabaseUnavailable()
+    problem = POSTGRES_PROBLEMS.get(state) or POSTGRES_PROBLEMS.get(state[:2])
     return problem() if problem else None
 
 
