@@ -195,7 +195,8 @@ def _merged(*parts: Responses) -> Responses:
             if status in merged and "description" in merged[status] and "description" in entry:
                 codes = dict.fromkeys(f"{merged[status]['description']}, {entry['description']}".split(", "))
                 entry = entry | {"description": ", ".join(codes)}
-            merged[status] = entry
+            headers = merged.get(status, {}).get("headers", {}) | entry.get("headers", {})
+            merged[status] = entry | ({"headers": headers} if headers else {})
     return merged
 
 
