@@ -81,9 +81,12 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, reading the body strictly. Does no I/O of its own."""
         handle = super().get_route_handler()
+        on_event_loop = inspect.iscoroutinefunction(self.endpoint)  # others refuse once they know who is calling
 
         async def strictly(request: Request) -> Response:
             request = StrictRequest(request.scope, request.receive)
+            if on_event_loop:
+                refuse_unknown_query(request, self.query_names)
             try:
                 return await handle(request)
             except RequestValidationError:
@@ -135,14 +138,17 @@ class Router(APIRouter):
         """Add a route.
 
         Raises:
-            TypeError: anybody could call it.
+            TypeError: anybody could call it, or its caller would never be looked up.
         """
         super().add_api_route(path, endpoint, **options)
-        route = self.routes[-1]
-        if not self.public and isinstance(route, Route) and NotAuthenticated not in _raised_by(route.dependant):
+        dependant = cast(Route, self.routes[-1]).dependant
+        callers = [part.name for part in dependant.dependencies if NotAuthenticated in _raised_by(part)]
+        if not callers and not self.public:
             raise TypeError(f"{endpoint.__name__} is open to everyone: take a CurrentUser, or use a public router.")
-        if not self.public and "session" not in inspect.signature(endpoint).parameters:
-            raise TypeError(f"{endpoint.__name__} cannot know its caller: take a ReadSession or a WriteSession.")
+        # The caller is looked up in the route's own thread and session, if it is a parameter.
+        in_thread = "session" in inspect.signature(endpoint).parameters and not inspect.iscoroutinefunction(endpoint)
+        if callers and (not in_thread or None in callers):
+            raise TypeError(f"{endpoint.__name__} cannot know its caller: take it and a session as plain parameters.")
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -201,9 +207,9 @@ def _merged(*parts: Responses) -> Responses:
 
 
 def _raised_by(dependant: Dependant) -> Iterable[type[Problem]]:
+    if dependant.call is not None:
+        yield from _RAISED.get(dependant.call, ())
     for dependency in dependant.dependencies:
-        if dependency.call is not None:
-            yield from _RAISED.get(dependency.call, ())
         yield from _raised_by(dependency)
 
 
@@ -223,6 +229,8 @@ def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., 
             refuse_unknown_query(request, route.query_names)
             return route.respond(request, endpoint(**values), values.get(response_name))
         with ending(session):
+            if caller := request.scope.get("caller"):  # be it a parameter or only a dependency of one
+                caller.resolve(request, session)
             values = {name: _resolved(value, request, session) for name, value in values.items()}
             refuse_unknown_query(request, route.query_names)  # after the caller is known
             return route.respond(request, endpoint(**values), values.get(response_name))
