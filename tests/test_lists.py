@@ -7,6 +7,7 @@ from sqlalchemy import insert
 
 from app import Stockroom
 from db import ending
+from lists import order_by
 from models import Item, User
 from tests.conftest import Person
 
@@ -103,6 +104,12 @@ def test_ties_go_by_ascending_id_so_that_pages_neither_repeat_nor_skip(shelf: Pe
         expected.sort(key=lambda row: row["price_cents"], reverse=descending)
     assert [row["id"] for row in rows] == [row["id"] for row in expected]
     assert len({row["id"] for row in rows}) == 41
+
+
+def test_the_order_is_total_whatever_the_database_would_do_by_itself() -> None:
+    order = [str(column) for column in order_by(Item, "quantity,-price_cents")]
+
+    assert order == ["item.quantity ASC", "item.price_cents DESC", "item.id ASC"]
 
 
 def test_the_total_and_has_next_follow_the_filters(shelf: Person) -> None:
