@@ -83,6 +83,13 @@ def test_a_body_that_is_not_our_json_is_refused(ada: Person, body: bytes, answer
     assert ada.get("/items").json()["total"] == 0
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" * 400 + ".5", "9" * 21, "-" + "9" * 5000])
+def test_a_number_out_of_range_is_named_as_one(ada: Person, number: str) -> None:
+    answer = send(ada, f'{{"name": "Lamp", "price_cents": 1, "more": [{number}]}}')
+
+    assert answer.json()["detail"] == "body: It is not acceptable JSON: a number is out of range."
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_nul_or_half_a_character_is_refused_wherever_it_is(ada: Person, place: str) -> None:
     for text in ("\\u0000", "a\\u0000b", "\\ud800", "\\udfff", "\\udc00\\ud800", "\\\\\\u0000"):
