@@ -137,6 +137,18 @@ def problem_schema(*codes: str) -> dict[str, Any]:
     return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
+def merged(*parts: Responses) -> Responses:
+    """Document several parts as one; the error codes of one status stand together."""
+    documented: Responses = {}
+    for part in parts:
+        for status, entry in part.items():
+            if status in documented and "description" in documented[status] and "description" in entry:
+                codes = dict.fromkeys(f"{documented[status]['description']}, {entry['description']}".split(", "))
+                entry = entry | {"description": ", ".join(codes)}
+            documented[status] = entry
+    return documented
+
+
 # The handlers below are `async def` so that FastAPI calls them on the event loop; they do no I/O.
 
 

@@ -13,7 +13,7 @@ from errors import problems
 from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
 from problems import ItemNameTaken
-from routing import LOCATION, Router
+from routing import Router
 
 router = Router(prefix="/api/v1/items", tags=["items"])
 
@@ -55,7 +55,7 @@ def list_items(
     return page.of(session, filters.items(), order_by(Item, filters.sort))
 
 
-@router.post("", status_code=201, response_model=ItemPublic, responses=problems(ItemNameTaken) | LOCATION)
+@router.post("", status_code=201, response_model=ItemPublic, responses=problems(ItemNameTaken))
 def create_item(response: Response, data: ItemCreate, admin: AdminUser, session: WriteSession) -> Item:
     """Add an item to the stock."""
     item = Item.model_validate(data)

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from db import Database, ending
-from errors import Responses, problem_schema, problems
+from errors import Responses, merged, problem_schema, problems
 from models import Versioned
 from problems import (
     BadRequest,
@@ -37,10 +37,6 @@ from strict import StrictRequest, refuse_unknown_query
 
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-LOCATION: Responses = {
-    201: {"headers": {"Location": {"description": "The path of the new row.", "schema": {"type": "string"}}}}
-}
 
 _RAISED: dict[Callable[..., Any], tuple[type[Problem], ...]] = {}
 
@@ -74,7 +70,7 @@ class Route(APIRoute):
         if not inspect.iscoroutinefunction(endpoint):
             endpoint = _in_one_thread(endpoint, self)
         super().__init__(path, endpoint, **options)
-        self.responses = _merged(_implied_problems(self), _implied_headers(self), self.responses)
+        self.responses = merged(_implied_problems(self), _implied_headers(self), self.responses)
         self.query_names = frozenset(_query_names(self.dependant))
         self.shape: TypeAdapter[Any] | None = TypeAdapter(self.response_model) if self.response_model else None
 
@@ -186,24 +182,14 @@ def _implied_headers(route: APIRoute) -> Responses:
     """The headers of a row with a version, and the answer to who has that version already."""
     if "version" not in getattr(route.response_model, "model_fields", {}):
         return {}
-    etag = {"ETag": {"description": "The version, for `If-Match` and `If-None-Match`.", "schema": {"type": "string"}}}
+    text = {"schema": {"type": "string"}}
+    etag = {"ETag": {"description": "The version, for `If-Match` and `If-None-Match`."} | text}
+    if route.status_code == 201:
+        return {201: {"headers": etag | {"Location": {"description": "The path of the new row."} | text}}}
     if route.methods != {"GET"}:
-        return {route.status_code or 200: {"headers": etag}}
-    if_none_match = {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}
-    route.openapi_extra = {"parameters": [if_none_match]} | (route.openapi_extra or {})
+        return {200: {"headers": etag}}
+    route.openapi_extra = {"parameters": [{"name": "If-None-Match", "in": "header"} | text]}
     return {200: {"headers": etag}, 304: {"description": "The version is that of `If-None-Match`.", "headers": etag}}
-
-
-def _merged(*parts: Responses) -> Responses:
-    merged: Responses = {}
-    for part in parts:
-        for status, entry in part.items():
-            if status in merged and "description" in merged[status] and "description" in entry:
-                codes = dict.fromkeys(f"{merged[status]['description']}, {entry['description']}".split(", "))
-                entry = entry | {"description": ", ".join(codes)}
-            headers = merged.get(status, {}).get("headers", {}) | entry.get("headers", {})
-            merged[status] = entry | ({"headers": headers} if headers else {})
-    return merged
 
 
 def _raised_by(dependant: Dependant) -> Iterable[type[Problem]]:
