@@ -1,5 +1,6 @@
 """The command line."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -73,6 +74,35 @@ def test_only_the_first_line_of_standard_input_is_the_password(
     command("create-admin", "ada@example.com", stdin=f" {PASSWORD} \r\nanother line\n")
 
     assert sign_in("ada@example.com", f" {PASSWORD} ").id == 1
+
+
+def test_on_a_terminal_the_password_is_asked_for_twice_and_not_shown(settings: Settings, rows: Session) -> None:
+    terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    asking = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
+        [sys.executable, "-c", terminal, sys.executable, manage.__file__, "create-admin", "ada@example.com"],
+        env=os.environ | {"APP_DATABASE_URL": settings.database_url, "APP_BCRYPT_ROUNDS": "4"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    )
+    shown = typed(asking, "Password: ", PASSWORD) + typed(asking, "Repeat for confirmation: ", PASSWORD)
+    shown += asking.communicate(timeout=20)[0].decode()
+
+    assert (asking.returncode, PASSWORD in shown) == (0, False)
+    assert [user.email for user in rows.exec(select(User))] == ["ada@example.com"]
+
+
+def typed(process: "subprocess.Popen[bytes]", question: str, answer: str) -> str:
+    """What is shown up to the question that is then answered."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    shown = b""
+    while not shown.endswith(question.encode()):
+        letter = process.stdout.read(1)
+        assert letter, f"it ended with {shown.decode()!r}"
+        shown += letter
+    process.stdin.write(f"{answer}\n".encode())
+    return shown.decode()
 
 
 @pytest.mark.parametrize(
