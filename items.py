@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from auth import AdminUser, CurrentUser
+from callers import AdminUser, CurrentUser
 from db import ReadSession, WriteSession
 from errors import problems
 from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable

@@ -8,7 +8,7 @@ from sqlmodel import col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
-from auth import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
+from callers import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
 from db import ReadSession, WriteSession
 from errors import problems
 from lists import Filters, Page, PageOf, Paging, SearchText, order_by, sortable

@@ -246,6 +246,7 @@ ORDER = [
     "users",
     "items",
     "auth",
+    "callers",
     "passwords",
     "lists",
     "schema",

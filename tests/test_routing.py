@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from app import Stockroom, create_app
-from auth import AdminUser, Caller, CurrentUser, admin_user, current_user
+from callers import AdminUser, Caller, CurrentUser, admin_user, current_user
 from db import SQLITE, Database, ReadSession, WriteSession, ending
 from models import Item, ItemPublic, LoginSession, now
 from problems import Forbidden, InvalidCredentials
