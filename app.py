@@ -54,7 +54,14 @@ class Stockroom(FastAPI):
                 inner,
                 allow_origins=self.settings.cors_origins,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
+                allow_headers=[
+                    "Authorization",
+                    "Content-Type",
+                    "Idempotency-Key",
+                    "If-Match",
+                    "If-None-Match",
+                    "X-Request-ID",
+                ],
                 expose_headers=["ETag", "Location", "Idempotent-Replayed", "Retry-After", "X-Request-ID"],
             )
         return Edge(inner, self.settings)
@@ -137,6 +144,7 @@ def _start(app: Stockroom) -> None:
     app.state.database = database = Database(settings)
     if settings.migrate_on_start:
         schema.upgrade(database)
+    if schema.is_current(database):  # where it is not, /ready says so
         passwords.ensure_admin(database)
     database.log_version()
 

@@ -6,7 +6,7 @@ from fastapi import Query
 from sqlmodel import select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from auth import AdminUser
+from callers import AdminUser
 from db import ReadSession
 from lists import Cursoring, Endless, EndlessOf, Filters
 from models import AuditedEntity, AuditEntry, AuditEntryPublic, Id

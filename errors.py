@@ -36,6 +36,7 @@ from problems import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+Responses = dict[int | str, dict[str, Any]]
 TOKEN_PATH = "/api/v1/auth/token"  # noqa: S105 - a path, not a secret
 
 
@@ -74,10 +75,12 @@ SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull
     26: DatabaseUnavailable,  # SQLITE_NOTADB
 }
 
-# PostgreSQL's SQLSTATE classes, https://www.postgresql.org/docs/current/errcodes-appendix.html.
+# PostgreSQL's SQLSTATEs and their classes, https://www.postgresql.org/docs/current/errcodes-appendix.html.
 POSTGRES_PROBLEMS: dict[str, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
+    "08": DatabaseUnavailable,  # the connection broke
     "40": DatabaseBusy,  # serialization failure, deadlock
-    "53": StorageFull,  # insufficient resources
+    "53": DatabaseBusy,  # insufficient resources, such as connections
+    "53100": StorageFull,  # disk full
     "55": DatabaseBusy,  # lock not available
     "57": DatabaseUnavailable,  # admin shutdown, cannot connect now
 }
@@ -92,7 +95,9 @@ def database_problem(error: BaseException | None) -> Problem | None:
     if not hasattr(error, "sqlstate"):
         return None
     state = getattr(error, "sqlstate", None)  # None where the server was never reached
-    problem = POSTGRES_PROBLEMS.get(state[:2]) if isinstance(state, str) else DatabaseUnavailable
+    if not isinstance(state, str):
+        return DatabaseUnavailable()
+    problem = POSTGRES_PROBLEMS.get(state) or POSTGRES_PROBLEMS.get(state[:2])
     return problem() if problem else None
 
 
@@ -119,6 +124,38 @@ def problem_for_status(status: int) -> Problem:
     if status >= 500:
         return InternalError()
     return known.get(status, BadRequest)()
+
+
+def problems(*kinds: type[Problem]) -> Responses:
+    """Document problems for `responses=`: one entry a status, with the error codes."""
+    documented: Responses = {}
+    for kind in kinds:
+        described = [documented[kind.status]["description"]] if kind.status in documented else []
+        documented[kind.status] = problem_schema(*described, kind.code)
+    return documented
+
+
+def documented_not_found(*entities: str) -> Responses:
+    """Document the 404 for rows that a path or a body names by their ids."""
+    return {404: problem_schema(*(f"{entity.upper()}_NOT_FOUND" for entity in entities))}
+
+
+def problem_schema(*codes: str) -> dict[str, Any]:
+    """Document the problems of one status by their error codes."""
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def merged(*parts: Responses) -> Responses:
+    """Document several parts as one; the error codes of one status stand together."""
+    documented: Responses = {}
+    for part in parts:
+        for status, entry in part.items():
+            if status in documented and "description" in documented[status] and "description" in entry:
+                codes = dict.fromkeys(f"{documented[status]['description']}, {entry['description']}".split(", "))
+                entry = entry | {"description": ", ".join(codes)}
+            documented[status] = entry
+    return documented
 
 
 # The handlers below are `async def` so that FastAPI calls them on the event loop; they do no I/O.

@@ -10,7 +10,7 @@ from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapped
 from sqlmodel import Session, col, desc, func, select
 
-from auth import CurrentUser
+from callers import CurrentUser
 from db import ReadSession, WriteSession
 from lists import Cursoring, Endless, EndlessOf, Filters
 from models import (

@@ -7,12 +7,13 @@ from pydantic import Field
 from sqlmodel import col, not_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from auth import AdminUser, CurrentUser
+from callers import AdminUser, CurrentUser
 from db import ReadSession, WriteSession
+from errors import problems
 from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
 from problems import ItemHasOrders, ItemNameTaken
-from routing import Router, problems
+from routing import Router
 
 router = Router(prefix="/api/v1/items", tags=["items"])
 

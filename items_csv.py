@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from auth import AdminUser
+from callers import AdminUser
 from db import Database, ReadSession, WriteSession
 from lists import Digits
 from models import Cents, Item, ItemName, Notice, Notification, Quantity, Tags, folded

@@ -20,7 +20,7 @@ from db import SQLITE, Database, ending
 from errors import database_problem
 from models import Item, ItemCreate, User, UserCreate, folded, now
 from passwords import create_admin, hash_password
-from problems import DatabaseUnavailable, Invalid, Problem
+from problems import DatabaseUnavailable, Invalid
 from settings import StartRefused, load_settings
 
 BATCH = 5_000
@@ -184,8 +184,6 @@ def opened_database() -> Generator[Database]:
         yield database
     except StartRefused as refusal:
         fail(str(refusal))
-    except Problem as problem:
-        fail(problem.detail)
     except (DBAPIError, SQLITE.Error) as error:
         problem = database_problem(error.orig if isinstance(error, DBAPIError) else error)
         if problem is None:

@@ -5,12 +5,13 @@ from typing import Annotated
 from fastapi import Header, Query, Response
 from sqlmodel.sql.expression import SelectOfScalar
 
-from auth import CurrentUser
+from callers import CurrentUser
 from db import ReadSession, WriteSession
+from errors import documented_not_found, problems
 from lists import Filters, IfMatch, Page, PageOf, Paging, order_by, sortable
 from models import Id, IdempotencyKey, Order, OrderCreate, OrderPublic, OrderStatus, OrderUpdate, User
 from problems import Forbidden, IdempotencyKeyReused, OrderNotPending, OutOfStock
-from routing import Router, documented_not_found, problems
+from routing import Router
 
 router = Router(prefix="/api/v1/orders", tags=["orders"])
 

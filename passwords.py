@@ -121,7 +121,8 @@ def ensure_admin(database: Database) -> None:
     try:
         create_admin(database, settings.admin_email, settings.admin_password.get_secret_value())
     except ValidationError as error:
-        raise StartRefused(f"APP_ADMIN_PASSWORD is wrong: {error.errors()[0]['msg']}.") from error
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise StartRefused(f"APP_ADMIN_PASSWORD is wrong: {message}.") from error
     except IntegrityError:
         pass  # another worker was first
 

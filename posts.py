@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import Query, Response
 from sqlmodel import Session, col, select
 
-from auth import CurrentUser
+from callers import CurrentUser
 from db import ReadSession, WriteSession
+from errors import problems
 from lists import Cursoring, Endless, EndlessOf, Filters, IfMatch, SearchText
 from models import (
     Comment,
@@ -21,7 +22,7 @@ from models import (
     folded,
 )
 from problems import NotOwner
-from routing import Router, problems
+from routing import Router
 
 router = Router(prefix="/api/v1/posts", tags=["posts"])
 

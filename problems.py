@@ -217,7 +217,7 @@ class Invalid(Problem):
         # A body that a dependency of the route reads, too, was validated twice.
         errors = list({(tuple(error["loc"]), error["type"]): error for error in errors}.values())
         shown = [_public_error(error) for error in errors[:MOST_ERRORS]]
-        more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
+        more = f" ({len(shown) - 1} more in errors)" if len(shown) > 1 else ""
         where = ".".join(str(part) for part in shown[0]["loc"])
         super().__init__(f"{where}: {shown[0]['msg'].rstrip('.')}{more}.", errors=shown)
 

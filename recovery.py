@@ -8,11 +8,12 @@ from sqlmodel import select
 from starlette.concurrency import run_in_threadpool
 
 from db import Database, WriteSession, ending
+from errors import problems
 from mail import Mailer
 from models import FailedSignIn, PasswordReset, PasswordResetRequest, PasswordResetUse, User
 from passwords import hash_password, hashing
 from problems import InvalidCredentials
-from routing import Router, problems
+from routing import Router
 
 router = Router(public=True, prefix="/api/v1/auth", tags=["auth"])
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from db import Database, ending
-from errors import MEDIA_TYPE
+from errors import Responses, documented_not_found, merged, problems
 from models import Versioned
 from problems import (
     BadRequest,
@@ -35,7 +35,6 @@ from problems import (
 )
 from strict import StrictRequest, refuse_unknown_query
 
-Responses = dict[int | str, dict[str, Any]]
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -72,7 +71,7 @@ class Route(APIRoute):
         if not self.is_async:
             endpoint = _in_one_thread(endpoint, self)
         super().__init__(path, endpoint, **options)
-        self.responses = _merged(_implied_problems(self), self.responses)
+        self.responses = merged(_implied_problems(self), _implied_headers(self), self.responses)
         self.query_names = frozenset(_query_names(self.dependant))
         self.shape: TypeAdapter[Any] | None = TypeAdapter(self.response_model) if self.response_model else None
 
@@ -135,14 +134,17 @@ class Router(APIRouter):
         """Add a route.
 
         Raises:
-            TypeError: anybody could call it.
+            TypeError: anybody could call it, or its caller would never be looked up.
         """
         super().add_api_route(path, endpoint, **options)
-        route = self.routes[-1]
-        if not self.public and isinstance(route, Route) and NotAuthenticated not in _raised_by(route.dependant):
+        dependant = cast(Route, self.routes[-1]).dependant
+        callers = [part.name for part in dependant.dependencies if NotAuthenticated in _raised_by(part)]
+        if not callers and not self.public:
             raise TypeError(f"{endpoint.__name__} is open to everyone: take a CurrentUser, or use a public router.")
-        if not self.public and "session" not in inspect.signature(endpoint).parameters:
-            raise TypeError(f"{endpoint.__name__} cannot know its caller: take a ReadSession or a WriteSession.")
+        # The caller is looked up in the route's own thread and session, if it is a parameter.
+        in_thread = "session" in inspect.signature(endpoint).parameters and not inspect.iscoroutinefunction(endpoint)
+        if callers and (not in_thread or None in callers):
+            raise TypeError(f"{endpoint.__name__} cannot know its caller: take it and a session as plain parameters.")
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -158,25 +160,6 @@ def raises(*kinds: type[Problem]) -> Callable[[Function], Function]:
         return function
 
     return declare
-
-
-def problems(*kinds: type[Problem]) -> Responses:
-    """Document problems for `responses=`: one entry a status, with the error codes."""
-    documented: Responses = {}
-    for kind in kinds:
-        described = [documented[kind.status]["description"]] if kind.status in documented else []
-        documented[kind.status] = _problem_schema(*described, kind.code)
-    return documented
-
-
-def documented_not_found(*entities: str) -> Responses:
-    """Document the 404 for rows that a body names, or that a path names by their ids."""
-    return {404: _problem_schema(*(f"{entity.upper()}_NOT_FOUND" for entity in entities))}
-
-
-def _problem_schema(*codes: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 def _implied_problems(route: APIRoute) -> Responses:
@@ -195,21 +178,24 @@ def _implied_problems(route: APIRoute) -> Responses:
     return documented
 
 
-def _merged(*parts: Responses) -> Responses:
-    merged: Responses = {}
-    for part in parts:
-        for status, entry in part.items():
-            if status in merged and "description" in merged[status] and "description" in entry:
-                codes = dict.fromkeys(f"{merged[status]['description']}, {entry['description']}".split(", "))
-                entry = entry | {"description": ", ".join(codes)}
-            merged[status] = entry
-    return merged
+def _implied_headers(route: APIRoute) -> Responses:
+    """The headers of a row with a version, and the answer to who has that version already."""
+    if "version" not in getattr(route.response_model, "model_fields", {}):
+        return {}
+    text = {"schema": {"type": "string"}}
+    etag = {"ETag": {"description": "The version, for `If-Match` and `If-None-Match`."} | text}
+    if route.status_code == 201:
+        return {201: {"headers": etag | {"Location": {"description": "The path of the new row."} | text}}}
+    if route.methods != {"GET"}:
+        return {200: {"headers": etag}}
+    route.openapi_extra = {"parameters": [{"name": "If-None-Match", "in": "header"} | text]}
+    return {200: {"headers": etag}, 304: {"description": "The version is that of `If-None-Match`.", "headers": etag}}
 
 
 def _raised_by(dependant: Dependant) -> Iterable[type[Problem]]:
+    if dependant.call is not None:
+        yield from _RAISED.get(dependant.call, ())
     for dependency in dependant.dependencies:
-        if dependency.call is not None:
-            yield from _RAISED.get(dependency.call, ())
         yield from _raised_by(dependency)
 
 
@@ -229,6 +215,8 @@ def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., 
             refuse_unknown_query(request, route.query_names)
             return route.respond(request, endpoint(**values), values.get(response_name))
         with ending(session):
+            if caller := request.scope.get("caller"):  # be it a parameter or only a dependency of one
+                caller.resolve(request, session)
             values = {name: _resolved(value, request, session) for name, value in values.items()}
             refuse_unknown_query(request, route.query_names)  # after the caller is known
             return route.respond(request, endpoint(**values), values.get(response_name))

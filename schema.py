@@ -34,20 +34,25 @@ def upgrade(database: Database) -> None:
         raise StartRefused(f"The database cannot be opened: {error}.") from error
 
 
+def is_current(database: Database) -> bool:
+    """Whether the database can be read and has this version's schema."""
+    if database.settings.on_sqlite and not database.settings.sqlite_path.exists():
+        return False  # connections that are open go on with a file that is deleted
+    try:
+        with database.engine.connect() as connection:
+            heads = set(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars())
+    except (DBAPIError, SQLITE.Error):
+        return False
+    return heads == _newest()
+
+
 def require_current(database: Database) -> None:
     """Check that the database can be read and has this version's schema.
 
     Raises:
         DatabaseUnavailable: it cannot be read, or its schema is another one.
     """
-    if database.settings.on_sqlite and not database.settings.sqlite_path.exists():
-        raise DatabaseUnavailable  # connections that are open go on with a file that is deleted
-    try:
-        with database.engine.connect() as connection:
-            heads = set(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars())
-    except (DBAPIError, SQLITE.Error) as error:
-        raise DatabaseUnavailable from error
-    if heads != _newest():
+    if not is_current(database):
         raise DatabaseUnavailable
 
 

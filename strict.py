@@ -12,6 +12,9 @@ from starlette.requests import Request
 from problems import BadRequest, Invalid
 
 FORBIDDEN_TEXT = re.compile("[\x00\ud800-\udfff]")
+FORBIDDEN_IN_JSON = re.compile(
+    r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]"
+)  # after two backslashes `u0000` is plain text
 
 
 class StrictRequest(Request):
@@ -62,7 +65,7 @@ def _strict_json(body: bytes) -> Any:
     text = body.decode("utf-8-sig")
     parsed = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
     # Escapes are the only way a NUL or half a character gets through the parser.
-    if "\\u" in text and FORBIDDEN_TEXT.search(json.dumps(parsed, ensure_ascii=False).replace("\\u0000", "\0")):
+    if "\\u" in text and FORBIDDEN_IN_JSON.search(json.dumps(parsed, ensure_ascii=False)):
         raise ValueError("a string has a NUL or half a character in it")
     return parsed
 

@@ -8,8 +8,9 @@ from sqlmodel import col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
-from auth import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
+from callers import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
 from db import ReadSession, WriteSession
+from errors import problems
 from lists import Cursoring, Endless, EndlessOf, Filters, Page, PageOf, Paging, SearchText, order_by, sortable
 from models import (
     Id,
@@ -26,7 +27,7 @@ from models import (
 )
 from passwords import Proof, hash_password, hashing, prove, settle
 from problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts, UserHasOrders
-from routing import Router, problems
+from routing import Router
 
 router = Router(prefix="/api/v1/users", tags=["users"])
 

@@ -15,15 +15,17 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
+from settings import Settings
+
 # The settings of whoever runs the tests must not change them; `app` reads its own when it is imported.
 for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]
 os.environ["APP_SECRET_KEY"] = "a key for the tests that nobody else may use"
+Settings.model_config["env_file"] = None
 
 import schema
 from app import Stockroom, create_app
 from db import Database
-from settings import Settings
 
 API = "/api/v1"
 PASSWORD = "Correct-horse-1"

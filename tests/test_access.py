@@ -154,7 +154,8 @@ def test_every_caller_gets_the_status_of_the_table(
     answer = call(route, caller)
 
     assert answer.status_code == route.expected[caller], answer.text
-    assert str(answer.status_code) in operations[str(route)]["responses"]
+    documented = operations[str(route)]["responses"][str(answer.status_code)]
+    assert {name for name in ("ETag", "Location") if name in answer.headers} == set(documented.get("headers", ()))
 
 
 def test_every_route_has_a_line_and_every_line_a_route(operations: dict[str, Any]) -> None:

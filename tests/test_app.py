@@ -170,7 +170,13 @@ def _start(program: list[str], folder: Path, **settings: str) -> subprocess.Pope
     environment = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
     environment |= {"APP_DATABASE_URL": f"sqlite:///{folder}/app.db", "APP_BCRYPT_ROUNDS": "4"} | settings
     return subprocess.Popen(  # noqa: S603 - this very Python, with options from here
-        [sys.executable, *program], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, *program],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -184,22 +190,29 @@ def test_a_refused_start_says_one_sentence_and_no_traceback(tmp_path: Path) -> N
     assert "Traceback" not in log
 
 
-START_AND_STOP = """
+# Importing takes long and hashing is slow here, so that the starts overlap where it matters.
+START_TOGETHER = """
 from fastapi.testclient import TestClient
 from app import app
+print("imported", flush=True)
+input()
 with TestClient(app) as client:
     client.get("/ready").raise_for_status()
 """
 
 
 def test_four_workers_that_start_at_once_make_one_schema_one_key_and_one_admin(tmp_path: Path) -> None:
-    admin = {"APP_ADMIN_EMAIL": "boss@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
-    workers = [_start(["-c", START_AND_STOP], tmp_path / "new", **admin) for _ in range(4)]
+    admin = {"APP_ADMIN_EMAIL": "boss@example.com", "APP_ADMIN_PASSWORD": PASSWORD, "APP_BCRYPT_ROUNDS": "12"}
+    workers = [_start(["-c", START_TOGETHER], tmp_path / "new", **admin) for _ in range(4)]
+    imported = [worker.stdout.readline() for worker in workers if worker.stdout]
+    for worker in workers:
+        print(file=worker.stdin, flush=True)
     logs = [worker.communicate(timeout=60)[1] for worker in workers]
     users = sqlite3.connect(tmp_path / "new" / "app.db")
     rows = users.execute("SELECT email, role FROM user").fetchall()
     users.close()
 
+    assert imported == ["imported\n"] * 4
     assert [worker.returncode for worker in workers] == [0, 0, 0, 0], logs
     assert rows == [("boss@example.com", "admin")]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["app.db", "secret_key"]
@@ -233,6 +246,7 @@ ORDER = [
     "users",
     "items",
     "auth",
+    "callers",
     "passwords",
     "lists",
     "schema",

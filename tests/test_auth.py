@@ -715,6 +715,16 @@ def test_a_token_that_is_signed_otherwise_is_refused(
     assert_not_authenticated(me(client, f"Bearer {signed(header, claims_of(ada), **options)}"))
 
 
+@pytest.mark.parametrize(("algorithm", "status"), [("HS256", 200), ("HS384", 401), ("HS512", 401)])
+def test_a_key_that_is_long_enough_for_other_algorithms_serves_one_only(
+    settings: Settings, ada: Person, algorithm: str, status: int
+) -> None:
+    key = KEY * 3
+    access_token = jwt.encode(claims_of(ada), key, algorithm=algorithm)
+    with running(settings, secret_key=SecretStr(key)) as client:
+        assert me(client, f"Bearer {access_token}").status_code == status
+
+
 def test_a_token_without_a_signature_is_refused(client: TestClient, ada: Person) -> None:
     content, _, _ = ada.access_token.rpartition(".")
     unsigned = encoded({"alg": "none"}) + b"." + encoded(claims_of(ada)) + b"."

@@ -37,9 +37,9 @@ DELETE /api/v1/auth/sessions/current      1    3
 DELETE /api/v1/auth/sessions/{session_id} 1    3
 GET    /api/v1/users/me                   1    1
 PATCH  /api/v1/users/me                   1    3
-PUT    /api/v1/users/me/password          4    8
+PUT    /api/v1/users/me/password          4    9
 GET    /api/v1/users                      1    3
-POST   /api/v1/users                      3    3
+POST   /api/v1/users                      3    4
 GET    /api/v1/users/{user_id}            1    2
 PATCH  /api/v1/users/{user_id}            1    3
 DELETE /api/v1/users/{user_id}            1    3

@@ -89,6 +89,19 @@ def test_an_id_says_its_bounds(name: str) -> None:
     assert all((schema["minimum"], schema["maximum"]) == (1, 2**63 - 1) for schema in schemas)
 
 
+def test_a_row_with_a_version_documents_its_conditional_requests() -> None:
+    headers = {
+        method: {
+            parameter["name"].lower() for parameter in OPERATIONS[f"{method} /api/v1/items/{{item_id}}"]["parameters"]
+        }
+        for method in ("GET", "PATCH", "DELETE")
+    }
+
+    assert "304" in OPERATIONS["GET /api/v1/items/{item_id}"]["responses"]
+    assert headers["GET"] == {"item_id", "if-none-match"}
+    assert headers["PATCH"] == headers["DELETE"] == {"item_id", "if-match"}
+
+
 def test_the_document_says_where_to_sign_in() -> None:
     [scheme] = DOCUMENT["components"]["securitySchemes"].values()
 

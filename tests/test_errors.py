@@ -1,0 +1,359 @@
+"""Errors: one shape, the same words for the same fault, and never the input."""
+
+import inspect
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
+
+import problems
+from app import Stockroom, create_app
+from db import SQLITE, WriteSession
+from errors import database_problem
+from models import Item
+from problems import Invalid, NotFound, Problem, TooManyAttempts
+from routing import Router
+from settings import Settings
+from tests.conftest import API, Person
+
+KINDS = {kind.__name__: kind for _, kind in inspect.getmembers(problems, inspect.isclass) if issubclass(kind, Problem)}
+
+# class: status, code
+CONTRACT = {
+    "BadRequest": (400, "BAD_REQUEST"),
+    "HostNotAllowed": (400, "HOST_NOT_ALLOWED"),
+    "InvalidCredentials": (400, "INVALID_CREDENTIALS"),
+    "UnsupportedGrantType": (400, "BAD_REQUEST"),
+    "NotAuthenticated": (401, "NOT_AUTHENTICATED"),
+    "Forbidden": (403, "FORBIDDEN"),
+    "NotOwner": (403, "NOT_OWNER"),
+    "RegistrationClosed": (403, "REGISTRATION_CLOSED"),
+    "NotFound": (404, "ITEM_NOT_FOUND"),
+    "RouteNotFound": (404, "NOT_FOUND"),
+    "MethodNotAllowed": (405, "METHOD_NOT_ALLOWED"),
+    "Conflict": (409, "CONFLICT"),
+    "EmailTaken": (409, "EMAIL_TAKEN"),
+    "ItemNameTaken": (409, "ITEM_NAME_TAKEN"),
+    "LastAdmin": (409, "LAST_ADMIN"),
+    "VersionConflict": (412, "VERSION_CONFLICT"),
+    "BodyTooLarge": (413, "BODY_TOO_LARGE"),
+    "Invalid": (422, "VALIDATION_ERROR"),
+    "TooManyAttempts": (429, "TOO_MANY_ATTEMPTS"),
+    "InternalError": (500, "INTERNAL_ERROR"),
+    "DatabaseBusy": (503, "DATABASE_BUSY"),
+    "DatabaseUnavailable": (503, "DATABASE_UNAVAILABLE"),
+    "StorageFull": (507, "STORAGE_FULL"),
+}
+
+probes = Router(public=True, prefix="/probes")
+
+
+def made(name: str) -> Problem:
+    if name == "NotFound":
+        return NotFound("item", 5)
+    if name == "Invalid":
+        return Invalid([{"loc": ("body", "name"), "msg": "Field required", "type": "missing"}])
+    if name == "TooManyAttempts":
+        return TooManyAttempts(7)
+    return KINDS[name]()
+
+
+@probes.get("/problems/{name}")
+def raise_problem(name: str) -> None:
+    raise made(name)
+
+
+@probes.get("/statuses/{status}")
+def raise_status(status: int) -> None:
+    raise HTTPException(status, "a detail of the library's")
+
+
+@probes.get("/pool")
+def wait_for_a_connection() -> None:
+    raise PoolTimeout
+
+
+@probes.get("/stale")
+def lose_a_race() -> None:
+    raise StaleDataError
+
+
+@probes.post("/items")
+def break_a_rule_of_the_table(quantity: int, session: WriteSession) -> None:
+    session.add(Item(name="Lamp", price_cents=1, quantity=quantity))
+
+
+@probes.post("/statements")
+def run_a_statement(sql: str, session: WriteSession) -> None:
+    session.connection().exec_driver_sql(sql)
+
+
+@pytest.fixture
+def app(settings: Settings) -> Stockroom:
+    app = create_app(settings)
+    app.include_router(probes)
+    return app
+
+
+def test_every_problem_has_its_row() -> None:
+    assert set(KINDS) - {"Problem"} == set(CONTRACT)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_every_problem_has_the_one_shape(client: TestClient, name: str) -> None:
+    status, code = CONTRACT[name]
+    answer = client.get(f"/probes/problems/{name}", headers={"X-Request-ID": "the-first"})
+    body = answer.json()
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body.pop("detail").endswith(".")
+    assert (body.pop("errors", None) is not None) == (status == 422)
+    assert body == {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "error_code": code,
+        "request_id": "the-first",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "value"),
+    [
+        ("NotAuthenticated", "www-authenticate", "Bearer"),
+        ("TooManyAttempts", "retry-after", "7"),
+        ("DatabaseBusy", "retry-after", "1"),
+        ("DatabaseUnavailable", "retry-after", "5"),
+    ],
+)
+def test_a_problem_says_in_a_header_what_to_do(client: TestClient, name: str, header: str, value: str) -> None:
+    assert client.get(f"/probes/problems/{name}").headers[header] == value
+
+
+@pytest.mark.parametrize(
+    ("status", "answered", "code"),
+    [
+        (400, 400, "BAD_REQUEST"),
+        (404, 404, "NOT_FOUND"),
+        (405, 405, "METHOD_NOT_ALLOWED"),
+        (413, 413, "BODY_TOO_LARGE"),
+        (500, 500, "INTERNAL_ERROR"),
+        (502, 500, "INTERNAL_ERROR"),
+    ],
+)
+def test_what_a_library_raises_by_status_has_our_words(
+    client: TestClient, status: int, answered: int, code: str
+) -> None:
+    answer = client.get(f"/probes/statuses/{status}")
+
+    assert (answer.status_code, answer.json()["status"], answer.json()["error_code"]) == (answered, answered, code)
+    assert "library" not in answer.text
+
+
+def test_the_same_fault_has_the_same_words_everywhere(ada: Person, lamp: dict[str, Any]) -> None:
+    answers = [ada.get("/items/77"), ada.patch("/items/77", {"quantity": 1}), ada.delete("/items/77")]
+    bodies = [answer.json() for answer in answers]
+
+    assert {(body["status"], body["error_code"], body["detail"]) for body in bodies} == {
+        (404, "ITEM_NOT_FOUND", "Item 77 was not found.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/health", "GET"),
+        ("DELETE", f"{API}/users", "GET, POST"),
+        ("POST", f"{API}/users/me", "DELETE, GET, PATCH"),
+        ("PUT", f"{API}/items/5", "DELETE, GET, PATCH"),
+        ("OPTIONS", f"{API}/items/5", "DELETE, GET, PATCH"),
+        ("PATCH", f"{API}/auth/token", "POST"),
+        ("GET", f"{API}/auth/sessions/current", "DELETE"),
+    ],
+)
+def test_a_wrong_method_is_told_every_right_one(client: TestClient, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"].split(", ") == sorted(allowed.split(", "))
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/api/v1", f"{API}/items/", f"{API}/items/1/x", "/health/", "//"])
+def test_no_route_is_a_problem_and_never_a_redirect(client: TestClient, path: str) -> None:
+    answer = client.get(path, follow_redirects=False)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "NOT_FOUND")
+
+
+# Validation
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "hunter2" * 100, "price_cents": 1},
+        {"name": ["hunter2"], "price_cents": "hunter2"},
+        {"name": "Lamp", "price_cents": 7777777777777},
+        {"name": "Lamp", "price_cents": 1, "tags": ["hunter2;"]},
+        {"name": "Lamp", "price_cents": 1, "tags": ["hunter2", "hunter2"]},
+        {"name": "Lamp", "price_cents": 1, "colour": {"hunter2": "hunter2"}},
+        ["hunter2"],
+        "hunter2",
+    ],
+)
+def test_a_validation_error_never_echoes_the_input(ada: Person, body: Any) -> None:
+    answer = ada.post("/items", body)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR")
+    assert "hunter2" not in answer.text
+    assert "7777777777777" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/items/hunter2", "/items?sort=hunter2", "/items?in_stock=hunter2", "/items?page=-77777"]
+)
+def test_a_validation_error_never_echoes_the_address(ada: Person, path: str) -> None:
+    answer = ada.get(path)
+
+    assert answer.status_code == 422
+    assert "hunter2" not in answer.text
+    assert "77777" not in answer.text
+
+
+def test_a_validation_error_says_where_and_what(ada: Person) -> None:
+    body = ada.post("/items", {"name": "", "price_cents": 1}).json()
+
+    assert body["errors"] == [
+        {"loc": ["body", "name"], "msg": "String should have at least 1 character", "type": "string_too_short"}
+    ]
+    assert body["detail"] == "body.name: String should have at least 1 character."
+
+
+def test_a_body_without_end_of_faults_is_told_a_hundred(ada: Person) -> None:
+    answer = ada.post("/items", {f"unknown-{number}": 1 for number in range(5000)})
+
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 100
+    assert answer.json()["detail"].endswith("(99 more in errors).")
+    assert len(answer.content) < 20_000
+
+
+def test_a_query_without_end_of_faults_is_told_a_hundred(ada: Person) -> None:
+    answer = ada.get("/items?" + "&".join(f"unknown{number}=1" for number in range(500)))
+
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 100
+
+
+@pytest.mark.parametrize("where", ["body", "query"])
+def test_a_long_name_that_a_client_made_up_is_cut_short(ada: Person, where: str) -> None:
+    name = "x" * 10_000
+    answer = ada.post("/items", {name: 1}) if where == "body" else ada.get(f"/items?{name}=1")
+
+    assert answer.status_code == 422
+    assert [where, "x" * 64] in [error["loc"] for error in answer.json()["errors"]]
+    assert len(answer.content) < 1000
+
+
+# The database
+
+
+def test_a_taken_name_is_known_by_its_index(ada: Person, lamp: dict[str, Any]) -> None:
+    answer = ada.post("/items", {"name": "LAMP", "price_cents": 1})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "ITEM_NAME_TAKEN")
+    assert answer.json()["detail"] == "Another item has this name."
+
+
+def test_a_taken_e_mail_is_known_by_its_index(ada: Person, max: Person) -> None:
+    answer = max.patch("/users/me", {"email": "ADA@example.com"})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "EMAIL_TAKEN")
+
+
+def test_any_other_broken_rule_is_a_conflict_that_names_no_table(client: TestClient) -> None:
+    answer = client.post("/probes/items?quantity=-1")
+
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "CONFLICT")
+    assert "item" not in answer.text
+
+
+def test_a_statement_that_is_wrong_is_a_fault_of_ours(client: TestClient) -> None:
+    answer = client.post("/probes/statements", params={"sql": "SELECT nothing FROM nowhere"})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
+    assert "nowhere" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"), [("pool", 503, "DATABASE_BUSY"), ("stale", 412, "VERSION_CONFLICT")]
+)
+def test_what_the_library_of_the_database_raises_is_a_problem(
+    client: TestClient, path: str, status: int, code: str
+) -> None:
+    answer = client.get(f"/probes/{path}")
+
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        (5, "DATABASE_BUSY"),
+        (5 | 2 << 8, "DATABASE_BUSY"),  # SQLITE_BUSY_SNAPSHOT
+        (6, "DATABASE_BUSY"),
+        (8, "DATABASE_UNAVAILABLE"),
+        (10, "DATABASE_UNAVAILABLE"),
+        (10 | 13 << 8, "DATABASE_UNAVAILABLE"),  # SQLITE_IOERR_ACCESS
+        (11, "DATABASE_UNAVAILABLE"),
+        (13, "STORAGE_FULL"),
+        (14, "DATABASE_UNAVAILABLE"),
+        (15, "DATABASE_BUSY"),
+        (26, "DATABASE_UNAVAILABLE"),
+        (1, None),
+        (19, None),
+        (21, None),
+    ],
+)
+def test_the_codes_of_sqlite_are_known(code: int, problem: str | None) -> None:
+    error = SQLITE.OperationalError("a sentence")
+    error.sqlite_errorcode = code
+    found = database_problem(error)
+
+    assert (found.code if found else None) == problem
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        ("40001", "DATABASE_BUSY"),  # serialization failure
+        ("40P01", "DATABASE_BUSY"),  # deadlock
+        ("55P03", "DATABASE_BUSY"),  # lock not available
+        ("53100", "STORAGE_FULL"),  # disk full
+        ("53300", "DATABASE_BUSY"),  # too many connections
+        ("57P01", "DATABASE_UNAVAILABLE"),  # the server is shut down
+        ("57P03", "DATABASE_UNAVAILABLE"),  # the server is starting
+        ("08006", "DATABASE_UNAVAILABLE"),  # the connection broke
+        ("25P02", None),  # a statement after one that failed
+        (None, "DATABASE_UNAVAILABLE"),  # the server was never reached
+        ("42P01", None),  # no such table
+        ("23505", None),  # a unique index, which is answered by its name
+    ],
+)
+def test_the_states_of_postgres_are_known(state: str | None, problem: str | None) -> None:
+    error = psycopg.OperationalError("a sentence")
+    error.sqlstate = state
+    found = database_problem(error)
+
+    assert (found.code if found else None) == problem
+
+
+def test_what_is_not_a_drivers_error_is_a_fault_of_ours() -> None:
+    assert database_problem(ValueError("a sentence")) is None
+    assert database_problem(None) is None
