@@ -1170,6 +1170,7 @@ class AuditEntry(Table, table=True):
 
     __table_args__ = (
         Index("ix_audit_entry_entity", "entity", "entity_id", "id"),
+        Index("ix_audit_entry_entity_latest", "entity", "id"),
         Index("ix_audit_entry_actor_id", "actor_id", "id"),
         AUTOINCREMENT,
     )
