@@ -1099,6 +1099,13 @@ class AllNotificationsUpdate(RequestBody):
 
     read: Literal[True]
 
+    @field_validator("read", mode="before")
+    @classmethod
+    def _is_boolean(cls, value: object) -> object:
+        if not isinstance(value, bool):  # 1 equals True, which is all that a Literal asks for
+            raise PydanticCustomError("bool_type", "Input should be a valid boolean")
+        return value
+
 
 @dataclass(frozen=True)
 class Notice:
