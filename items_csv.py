@@ -9,14 +9,14 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Form, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from callers import AdminUser
 from db import Database, ReadSession, WriteSession
 from lists import Digits
-from models import Cents, Item, ItemName, Notice, Notification, Quantity, Tags, folded
+from models import Cents, Item, ItemName, Quantity, Tags, folded
 from problems import Invalid
 from routing import Router
 
@@ -29,6 +29,8 @@ MOST_BYTES = 16 * 1024 * 1024
 MOST_ROWS = 100_000
 MOST_MESSAGES = 1_000
 BATCH = 1_000
+PREFIX = "Value error, "  # pydantic's, before the words of our own
+Stripped = BeforeValidator(str.strip)
 
 # What a spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection), also behind quotes
 # that are part of the text itself: so that taking one quote away always gives back what was there.
@@ -42,9 +44,9 @@ class ItemRow(BaseModel):
     model_config = ConfigDict(str_strip_whitespace=True)
 
     name: ItemName
-    price_cents: Annotated[Cents, Digits]
-    quantity: Annotated[Quantity, Digits] = 0
-    reorder_level: Annotated[Quantity, Digits] = 0
+    price_cents: Annotated[Cents, Digits, Stripped]
+    quantity: Annotated[Quantity, Digits, Stripped] = 0
+    reorder_level: Annotated[Quantity, Digits, Stripped] = 0
     tags: Tags = []
 
 
@@ -140,7 +142,6 @@ class Import:
         self.text = io.TextIOWrapper(file.file, encoding="utf-8-sig", newline="")
         self.writes = not dry_run
         self.report = ImportReport()
-        self.notices: list[Notice] = []
         self.names: set[str] = set()
 
     def run(self) -> ImportReport:
@@ -154,12 +155,12 @@ class Import:
                 self._apply(batch)
         except UnicodeDecodeError:
             raise _wrong_file("Save the file as UTF-8") from None
+        except csv.Error as error:
+            raise _wrong_file(f"The header is not CSV: {error}") from None
         finally:
             self.text.detach()  # or closing the wrapper would close the upload, which is FastAPI's to close
         if self.report.errors:
             self.session.rollback()
-        elif self.writes:
-            Notification.tell_admins(self.session, self.notices)
         return self.report
 
     def _rows(self) -> Generator[ItemRow]:
@@ -184,14 +185,16 @@ class Import:
     def _checked(self, line: int, columns: list[str], record: list[str]) -> ItemRow | None:
         if len(record) != len(columns):
             return self._refuse(line, f"It has {len(record)} cells, and the header has {len(columns)}")
-        cells: dict[str, Any] = {column: original(cell).strip() for column, cell in zip(columns, record, strict=True)}
+        if any("\0" in cell for cell in record):
+            return self._refuse(line, "It must not have NUL characters")
+        cells: dict[str, Any] = {column: original(cell) for column, cell in zip(columns, record, strict=True)}
         if "tags" in cells:
-            cells["tags"] = [tag.strip() for tag in cells["tags"].split(";") if tag.strip()]
+            cells["tags"] = [tag for tag in cells["tags"].split(";") if tag.strip(" ")]
         try:
             row = ItemRow.model_validate(cells)
         except ValidationError as error:
-            faults = [f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors(include_input=False)]
-            return self._refuse(line, "; ".join(faults))
+            faults = [(fault["loc"][0], fault["msg"]) for fault in error.errors(include_input=False)]
+            return self._refuse(line, "; ".join(f"{column}: {said.removeprefix(PREFIX)}" for column, said in faults))
         if folded(row.name) in self.names:
             return self._refuse(line, "name: It stands in this file twice")
         self.names.add(folded(row.name))
@@ -200,31 +203,31 @@ class Import:
     def _refuse(self, line: int, message: str) -> None:
         self.writes = False
         if len(self.report.errors) < MOST_MESSAGES:
-            self.report.errors.append(RowError(line=line, message=message.removeprefix("Value error, ")))
+            self.report.errors.append(RowError(line=line, message=message))
 
     def _apply(self, rows: Sequence[ItemRow]) -> None:
-        """Create and change the items of one batch; two statements for all that are new."""
+        """Create and change the items of one batch, in a constant number of statements."""
         found = select(Item).where(col(Item.name_key).in_([folded(row.name) for row in rows])).with_for_update()
         known = {item.name_key: item for item in self.session.exec(found)}
-        new = [row for row in rows if folded(row.name) not in known]
-        for row in rows:
-            if item := known.get(folded(row.name)):
-                self._change(item, row.model_dump(exclude_unset=True))
+        new = [row.model_dump() for row in rows if folded(row.name) not in known]
+        matched = [(known[folded(row.name)], _values(row)) for row in rows if folded(row.name) in known]
+        changed = [(item, values) for item, values in matched if not _has(item, values)]
         self.report.created += len(new)
+        self.report.updated += len(changed)
+        self.report.unchanged += len(matched) - len(changed)
         if self.writes:
-            self.session.flush()
-            Item.create_many(self.session, [row.model_dump() for row in new])
+            Item.create_many(self.session, new)
+            Item.change_many(self.session, changed)
         self.session.expunge_all()
 
-    def _change(self, item: Item, values: dict[str, Any]) -> None:
-        if all(getattr(item, field) == value for field, value in values.items()):
-            self.report.unchanged += 1
-            return
-        self.report.updated += 1
-        if self.writes:
-            before = item.quantity
-            item.sqlmodel_update(values)
-            self.notices += item.low_stock_notice(before)
+
+def _values(row: ItemRow) -> dict[str, Any]:
+    """What the file says of an item; a column that it does not have is left as it is."""
+    return row.model_dump(exclude_unset=True)
+
+
+def _has(item: Item, values: dict[str, Any]) -> bool:
+    return all(getattr(item, field) == value for field, value in values.items())
 
 
 def _checked_header(cells: list[str]) -> list[str]:

@@ -116,6 +116,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_audit_entry_entity", "audit_entry", ["entity", "entity_id", "id"])
+    op.create_index("ix_audit_entry_entity_latest", "audit_entry", ["entity", "id"])
     op.create_index("ix_audit_entry_actor_id", "audit_entry", ["actor_id", "id"])
 
 

@@ -1,0 +1,593 @@
+"""Orders: what may be ordered, what happens to the stock, who sees them, and answers that are given once."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from httpx2 import Response
+from sqlmodel import col, func, select, update
+
+from app import Stockroom
+from db import ending
+from models import IdempotencyKey, Order, now
+from settings import Settings
+from tests.conftest import API, Person
+
+Row = dict[str, Any]
+
+# For a test that must pass on both databases, in a module that has the fixture below.
+ON_BOTH_DATABASES = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
+
+
+def settings_on(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """The settings of a test for the database that it is parametrised with: SQLite, or an empty one on PostgreSQL."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return settings
+    server: str = request.getfixturevalue("postgres_url")
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return settings.model_copy(update={"database_url": f"{server.rpartition('/')[0]}/{name}"})
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    return settings_on(request, settings)
+
+
+@pytest.fixture
+def desk(ada: Person) -> Row:
+    """Another item: three desks."""
+    return ada.post("/items", {"name": "Desk", "price_cents": 34_900, "quantity": 3}).json()
+
+
+def order_for(*wanted: tuple[Row, int], **fields: Any) -> Row:
+    """The body of an order for so many of each item."""
+    return {"lines": [{"item_id": item["id"], "quantity": quantity} for item, quantity in wanted]} | fields
+
+
+def place(person: Person, *wanted: tuple[Row, int]) -> Row:
+    """An order that somebody placed."""
+    answer = person.post("/orders", order_for(*wanted))
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def stock_of(person: Person, item: Row) -> int:
+    return person.get(f"/items/{item['id']}").json()["quantity"]
+
+
+def with_key(key: str | bytes) -> dict[str, Any]:
+    return {"headers": {"Idempotency-Key": key}}
+
+
+def at_once(calls: int, call: Callable[[int], Response]) -> list[Response]:
+    """The answers to so many calls that are made at the same moment."""
+    with ThreadPoolExecutor(calls) as pool:
+        return list(pool.map(call, range(calls)))
+
+
+def without_request_id(answer: Response) -> Row:
+    body = answer.json()
+    assert body.pop("request_id") == answer.headers["X-Request-ID"]
+    return body
+
+
+# Placing an order
+
+
+def test_an_order_says_what_was_ordered_at_which_price(max: Person, lamp: Row, desk: Row) -> None:
+    order = max.post("/orders", order_for((desk, 2), (lamp, 3), note="For the new room")).json()
+
+    assert order.pop("created_at") <= order.pop("updated_at")
+    assert order == {
+        "id": 1,
+        "user_id": max.id,
+        "status": "pending",
+        "lines": [
+            {"item_id": desk["id"], "item_name": "Desk", "quantity": 2, "unit_price_cents": 34_900},
+            {"item_id": lamp["id"], "item_name": "Lamp", "quantity": 3, "unit_price_cents": 1_200},
+        ],
+        "total_cents": 73_400,
+        "note": "For the new room",
+        "version": 1,
+    }
+
+
+def test_the_answer_says_where_the_order_is_found(max: Person, lamp: Row) -> None:
+    answer = max.post("/orders", order_for((lamp, 1)))
+    found = max.client.get(answer.headers["Location"], headers={"Authorization": f"Bearer {max.access_token}"})
+
+    assert answer.headers["Location"] == f"{API}/orders/{answer.json()['id']}"
+    assert answer.headers["ETag"] == found.headers["ETag"] == '"1"'
+    assert answer.json() == found.json()
+    assert answer.json()["created_at"].endswith("Z")
+
+
+def test_an_order_takes_the_stock(ada: Person, max: Person, lamp: Row, desk: Row) -> None:
+    place(max, (lamp, 4), (desk, 3))
+    item = ada.get(f"/items/{lamp['id']}").json()
+
+    assert (item["quantity"], item["version"], stock_of(ada, desk)) == (6, 2, 0)
+    assert item["updated_at"] > lamp["updated_at"]
+
+
+def test_an_order_keeps_the_name_and_the_price_of_its_moment(ada: Person, max: Person, lamp: Row) -> None:
+    order = place(max, (lamp, 2))
+    ada.patch(f"/items/{lamp['id']}", {"name": "Lantern", "price_cents": 9_999})
+
+    assert max.get(f"/orders/{order['id']}").json() == order
+
+
+def test_an_admin_may_order_too(ada: Person, lamp: Row) -> None:
+    assert place(ada, (lamp, 1))["user_id"] == ada.id
+
+
+LINE = {"item_id": 1, "quantity": 1}
+WRONG_ORDERS: list[Any] = [
+    None,
+    [],
+    "order",
+    {},
+    {"lines": None},
+    {"lines": {}},
+    {"lines": []},
+    {"lines": [None]},
+    {"lines": [1]},
+    {"lines": [LINE, LINE]},
+    {"lines": [{"item_id": item_id, "quantity": 1} for item_id in range(1, 102)]},
+    *({"lines": [line]} for line in ({"item_id": 1}, {"quantity": 1}, LINE | {"price_cents": 1}, {})),
+    *({"lines": [LINE | {"quantity": wrong}]} for wrong in (0, -1, 10_001, 2**63, 10**30, 1.0, "1", True, None, [1])),
+    *({"lines": [LINE | {"item_id": wrong}]} for wrong in (0, -1, 2**63, 10**30, 1.0, "one", True, None, [1])),
+    *({"lines": [LINE], "note": wrong} for wrong in ("n" * 501, 1, True, ["note"], "\0", "\ud800")),
+    {"lines": [LINE], "nonsense": 1},
+    {"lines": [LINE], "user_id": 1},
+    {"lines": [LINE], "status": "fulfilled"},
+]
+
+
+@pytest.mark.parametrize("body", WRONG_ORDERS, ids=lambda body: json.dumps(body)[:60])
+def test_what_is_no_order_is_refused_and_takes_nothing(body: Any, max: Person, lamp: Row) -> None:
+    answer = max.post("/orders", content=json.dumps(body), headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR")
+    assert (max.get("/orders").json()["total"], stock_of(max, lamp)) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [({}, None), ({"note": None}, None), ({"note": "  now  "}, "now"), ({"note": "é" * 500}, "é" * 500)],
+)
+def test_a_note_is_optional(sent: Row, kept: str | None, max: Person, lamp: Row) -> None:
+    assert max.post("/orders", order_for((lamp, 1), **sent)).json()["note"] == kept
+
+
+def test_the_largest_order_is_of_100_lines_of_10_000(ada: Person, max: Person) -> None:
+    most = {"price_cents": 1_000_000_000, "quantity": 10_000}
+    items = [ada.post("/items", {"name": f"Gold {number}", **most}).json() for number in range(100)]
+    order = place(max, *((item, 10_000) for item in reversed(items)))
+
+    assert [line["item_id"] for line in order["lines"]] == [item["id"] for item in reversed(items)]
+    assert order["total_cents"] == 100 * 10_000 * 1_000_000_000
+    assert max.get("/orders").json()["items"] == [order]
+
+
+def test_every_short_item_is_named_and_nothing_is_taken(ada: Person, max: Person, lamp: Row, desk: Row) -> None:
+    chair = ada.post("/items", {"name": "Chair", "price_cents": 1, "quantity": 5}).json()
+    answer = max.post("/orders", order_for((desk, 4), (chair, 5), (lamp, 11)))
+
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "OUT_OF_STOCK")
+    assert sorted(answer.json()["errors"], key=lambda error: error["item_id"]) == [
+        {"item_id": lamp["id"], "requested": 11, "available": 10},
+        {"item_id": desk["id"], "requested": 4, "available": 3},
+    ]
+    assert [stock_of(max, item) for item in (lamp, desk, chair)] == [10, 3, 5]
+    assert [ada.get(f"/items/{item['id']}").json()["version"] for item in (lamp, desk, chair)] == [1, 1, 1]
+    assert ada.get("/orders").json()["total"] == 0
+
+
+def test_the_last_unit_can_be_ordered_once(max: Person, eva: Person, desk: Row) -> None:
+    place(max, (desk, 3))
+    answer = eva.post("/orders", order_for((desk, 1)))
+
+    assert answer.json()["errors"] == [{"item_id": desk["id"], "requested": 1, "available": 0}]
+
+
+def test_an_unknown_item_is_named_and_nothing_is_taken(max: Person, lamp: Row) -> None:
+    answer = max.post("/orders", order_for((lamp, 1), ({"id": 2**63 - 1}, 1)))
+
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "ITEM_NOT_FOUND")
+    assert str(2**63 - 1) in answer.json()["detail"]
+    assert stock_of(max, lamp) == 10
+
+
+def test_32_people_at_once_get_each_unit_once(max: Person, lamp: Row) -> None:
+    answers = at_once(32, lambda _: max.post("/orders", order_for((lamp, 1))))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * 10 + [409] * 22
+    assert (stock_of(max, lamp), max.get("/orders").json()["total"]) == (0, 10)
+
+
+# Idempotency
+
+
+def test_a_key_is_answered_again_and_orders_once(max: Person, lamp: Row) -> None:
+    first, second = (max.post("/orders", order_for((lamp, 4)), **with_key("monday")) for _ in range(2))
+
+    assert (second.status_code, second.content) == (first.status_code, first.content)
+    assert [answer.headers.get("Idempotent-Replayed") for answer in (first, second)] == [None, "true"]
+    assert all(second.headers[name] == first.headers[name] for name in ("Location", "ETag", "Content-Type"))
+    assert (stock_of(max, lamp), max.get("/orders").json()["total"]) == (6, 1)
+
+
+def test_the_first_answer_stays_after_the_order_was_cancelled(max: Person, lamp: Row) -> None:
+    first = max.post("/orders", order_for((lamp, 4)), **with_key("monday"))
+    max.patch(f"/orders/{first.json()['id']}", {"status": "cancelled"})
+    again = max.post("/orders", order_for((lamp, 4)), **with_key("monday"))
+
+    assert (again.status_code, again.content) == (201, first.content)
+    assert stock_of(max, lamp) == 10
+
+
+def test_a_repetition_leaves_no_trace(ada: Person, max: Person, lamp: Row) -> None:
+    def traces() -> list[int]:
+        return [len(ada.get(f"/{name}?limit=100").json()["items"]) for name in ("audit", "notifications")]
+
+    max.post("/orders", order_for((lamp, 1)), **with_key("monday"))
+    before = traces()
+    max.post("/orders", order_for((lamp, 1)), **with_key("monday"))
+
+    assert traces() == before
+
+
+@pytest.mark.parametrize("change", [{"lines": [{"item_id": 1, "quantity": 2}]}, {"note": "two"}, {"note": None}])
+def test_a_key_with_another_body_is_refused(change: Row, max: Person, lamp: Row) -> None:
+    body = order_for((lamp, 1), note="one")
+    max.post("/orders", body, **with_key("monday"))
+    answer = max.post("/orders", body | change, **with_key("monday"))
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert (stock_of(max, lamp), max.get("/orders").json()["total"]) == (9, 1)
+
+
+def test_a_body_is_the_same_however_it_is_written(max: Person, lamp: Row) -> None:
+    first = max.post("/orders", order_for((lamp, 1)), **with_key("monday"))
+    options = {"headers": {"Idempotency-Key": "monday", "Content-Type": "application/json"}}
+    again = max.post("/orders", content='{"note": null, "lines": [{"quantity": 1, "item_id": 1}]}', **options)
+
+    assert again.content == first.content
+
+
+def test_two_people_may_have_the_same_key(max: Person, eva: Person, lamp: Row) -> None:
+    answers = [person.post("/orders", order_for((lamp, 1)), **with_key("monday")) for person in (max, eva)]
+
+    assert [answer.json()["user_id"] for answer in answers] == [max.id, eva.id]
+    assert "Idempotent-Replayed" not in answers[1].headers
+
+
+def test_two_keys_are_two_orders(max: Person, lamp: Row) -> None:
+    ids = [max.post("/orders", order_for((lamp, 1)), **with_key(key)).json()["id"] for key in ("a", "A")]
+
+    assert ids == [1, 2]
+
+
+@pytest.mark.parametrize("key", [b"", b"two words", b"\xe9", b"tab\tbed", b"k" * 256], ids=str)
+def test_a_key_of_other_characters_or_too_long_is_refused(key: bytes, max: Person, lamp: Row) -> None:
+    answer = max.post("/orders", order_for((lamp, 1)), **with_key(key))
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR")
+    assert stock_of(max, lamp) == 10
+
+
+@pytest.mark.parametrize("key", ["!", "~", "k" * 255, "a/b;c,d'\"e"])
+def test_a_key_may_be_any_visible_ascii(key: str, max: Person, lamp: Row) -> None:
+    answers = [max.post("/orders", order_for((lamp, 1)), **with_key(key)) for _ in range(2)]
+
+    assert [answer.headers.get("Idempotent-Replayed") for answer in answers] == [None, "true"]
+
+
+def test_only_successes_are_kept(ada: Person, max: Person, desk: Row) -> None:
+    too_many, unknown = order_for((desk, 5)), order_for(({"id": 99}, 1))
+    failed = [max.post("/orders", body, **with_key("monday")).status_code for body in (too_many, unknown, {})]
+    ada.patch(f"/items/{desk['id']}", {"quantity": 5})
+    answer = max.post("/orders", too_many, **with_key("monday"))
+
+    assert failed == [409, 404, 422]
+    assert (answer.status_code, answer.headers.get("Idempotent-Replayed")) == (201, None)
+
+
+@pytest.mark.parametrize(("hours", "orders"), [(23.9, 1), (24.1, 2)])
+def test_a_key_is_kept_for_a_day(hours: float, orders: int, app: Stockroom, max: Person, lamp: Row) -> None:
+    max.post("/orders", order_for((lamp, 1)), **with_key("monday"))
+    with ending(app.state.database.write()) as session:
+        session.exec(update(IdempotencyKey).values(created_at=now() - timedelta(hours=hours)))
+    answer = max.post("/orders", order_for((lamp, 1)), **with_key("monday"))
+
+    assert answer.status_code == 201
+    assert max.get("/orders").json()["total"] == orders
+
+
+def test_expired_keys_are_cleaned_up_whosever_they_are(app: Stockroom, max: Person, eva: Person, lamp: Row) -> None:
+    for key in ("monday", "tuesday"):
+        max.post("/orders", order_for((lamp, 1)), **with_key(key))
+    with ending(app.state.database.write()) as session:
+        session.exec(update(IdempotencyKey).values(created_at=now() - timedelta(hours=25)))
+    eva.post("/orders", order_for((lamp, 1)), **with_key("wednesday"))
+
+    with app.state.database.read() as session:
+        assert session.exec(select(IdempotencyKey.key)).all() == ["wednesday"]
+
+
+def test_one_key_at_the_same_moment_is_one_order_and_equal_answers(max: Person, lamp: Row) -> None:
+    answers = at_once(8, lambda _: max.post("/orders", order_for((lamp, 1)), **with_key("monday")))
+
+    assert {(answer.status_code, answer.content) for answer in answers} == {(201, answers[0].content)}
+    assert sorted(answer.headers.get("Idempotent-Replayed", "") for answer in answers) == [""] + ["true"] * 7
+    assert (stock_of(max, lamp), max.get("/orders").json()["total"]) == (9, 1)
+
+
+# Who sees which orders
+
+
+def test_members_see_their_own_orders_and_admins_all(ada: Person, max: Person, eva: Person, lamp: Row) -> None:
+    for person in (max, eva, ada):
+        place(person, (lamp, 1))
+    seen = {person.id: {row["user_id"] for row in person.get("/orders").json()["items"]} for person in (ada, max, eva)}
+
+    assert seen == {ada.id: {ada.id, max.id, eva.id}, max.id: {max.id}, eva.id: {eva.id}}
+    assert (ada.get("/orders").json()["total"], max.get("/orders").json()["total"]) == (3, 1)
+
+
+def test_an_order_is_shown_to_its_owner_and_to_admins(ada: Person, max: Person, lamp: Row) -> None:
+    order = place(max, (lamp, 1))
+
+    assert [person.get(f"/orders/{order['id']}").json() for person in (ada, max)] == [order, order]
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PATCH", {"status": "cancelled"})])
+def test_the_order_of_another_does_not_exist_for_a_member(
+    method: str, body: Row | None, app: Stockroom, max: Person, eva: Person, lamp: Row
+) -> None:
+    path = f"/orders/{place(max, (lamp, 1))['id']}"
+    hidden = eva.request(method, path, json=body, headers={"If-Match": '"9"'})
+    with ending(app.state.database.write()) as session:
+        session.delete(session.exec(select(Order)).one())
+    gone = eva.request(method, path, json=body, headers={"If-Match": '"9"'})
+
+    assert (hidden.status_code, hidden.json()["error_code"]) == (404, "ORDER_NOT_FOUND")
+    assert without_request_id(hidden) == without_request_id(gone)
+    assert hidden.headers.keys() == gone.headers.keys()
+
+
+@pytest.mark.parametrize("path", ["/orders/0", "/orders/-1", "/orders/01x", f"/orders/{2**63}", "/orders/1.0"])
+def test_what_is_no_id_is_refused(path: str, max: Person) -> None:
+    assert max.get(path).status_code == 422
+
+
+def test_an_order_that_did_not_change_is_not_sent_again(max: Person, lamp: Row) -> None:
+    path = f"/orders/{place(max, (lamp, 1))['id']}"
+    answer = max.get(path, headers={"If-None-Match": '"1"'})
+
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert max.get(path, headers={"If-None-Match": '"2"'}).status_code == 200
+
+
+# Lists
+
+
+@pytest.fixture
+def history(ada: Person, max: Person, eva: Person, lamp: Row, desk: Row) -> list[Row]:
+    """Orders 1 to 4: pending, fulfilled and cancelled ones of Max, one of Eva."""
+    orders = [place(max, (lamp, 2)), place(max, (desk, 1)), place(max, (lamp, 1)), place(eva, (lamp, 2))]
+    ada.patch("/orders/2", {"status": "fulfilled"})
+    ada.patch("/orders/3", {"status": "cancelled"})
+    return orders
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", [4, 3, 2, 1]),
+        ("?sort=created_at", [1, 2, 3, 4]),
+        ("?sort=-created_at", [4, 3, 2, 1]),
+        ("?sort=total_cents", [3, 1, 4, 2]),
+        ("?sort=-total_cents", [2, 1, 4, 3]),
+        ("?sort=-total_cents,-created_at", [2, 4, 1, 3]),
+        ("?status=pending", [4, 1]),
+        ("?status=fulfilled", [2]),
+        ("?status=cancelled", [3]),
+        ("?user_id=2", [3, 2, 1]),
+        ("?user_id=3", [4]),
+        ("?user_id=99", []),
+        ("?user_id=2&status=pending", [1]),
+        ("?page_size=3", [4, 3, 2]),
+        ("?page_size=3&page=2", [1]),
+        ("?page=9", []),
+    ],
+)
+def test_an_admin_finds_orders(query: str, ids: list[int], ada: Person, history: list[Row]) -> None:
+    assert [order["id"] for order in ada.get(f"/orders{query}").json()["items"]] == ids
+
+
+def test_orders_of_one_moment_come_by_their_id(app: Stockroom, ada: Person, history: list[Row]) -> None:
+    with ending(app.state.database.write()) as session:
+        session.exec(update(Order).values(created_at=now()))
+
+    assert [order["id"] for order in ada.get("/orders").json()["items"]] == [1, 2, 3, 4]
+
+
+def test_a_page_of_orders_says_what_follows(ada: Person, history: list[Row]) -> None:
+    page = ada.get("/orders?page_size=3&status=pending").json()
+    first = ada.get("/orders?page_size=3").json()
+
+    assert {name: page[name] for name in ("total", "page", "page_size", "has_next")} == {
+        "total": 2,
+        "page": 1,
+        "page_size": 3,
+        "has_next": False,
+    }
+    assert (first["total"], first["has_next"]) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "query", ["status=open", "sort=id", "sort=", "user_id=x", "user_id=0", "page=0", "page_size=101", "q=lamp"]
+)
+def test_a_wrong_query_of_orders_is_refused(query: str, ada: Person) -> None:
+    assert ada.get(f"/orders?{query}").status_code == 422
+
+
+def test_a_member_may_not_ask_by_user_not_even_for_themselves(max: Person, eva: Person) -> None:
+    answers = [max.get(f"/orders?user_id={user_id}") for user_id in (max.id, eva.id, 99)]
+
+    assert {(answer.status_code, answer.json()["error_code"]) for answer in answers} == {(403, "FORBIDDEN")}
+
+
+# Fulfilling and cancelling
+
+# From each status: what each caller gets for each wish.
+TRANSITIONS = """
+from      to        owner member admin
+pending   fulfilled 403   404    200
+pending   cancelled 200   404    200
+fulfilled fulfilled 403   404    409
+fulfilled cancelled 409   404    409
+cancelled fulfilled 403   404    409
+cancelled cancelled 409   404    409
+"""
+CASES = [
+    (before, wish, caller, int(status))
+    for before, wish, *statuses in (line.split() for line in TRANSITIONS.strip().splitlines()[1:])
+    for caller, status in zip(("owner", "member", "admin"), statuses, strict=True)
+]
+CODES = {403: "FORBIDDEN", 404: "ORDER_NOT_FOUND", 409: "ORDER_NOT_PENDING"}
+
+
+@pytest.mark.parametrize(("before", "wish", "caller", "status"), CASES)
+def test_only_a_pending_order_changes_and_only_for_whom_it_may(
+    before: str, wish: str, caller: str, status: int, ada: Person, max: Person, eva: Person, lamp: Row
+) -> None:
+    path = f"/orders/{place(max, (lamp, 4))['id']}"
+    if before != "pending":
+        ada.patch(path, {"status": before})
+    order = max.get(path).json()
+    answer = {"owner": max, "member": eva, "admin": ada}[caller].patch(path, {"status": wish})
+
+    assert (answer.status_code, answer.json().get("error_code")) == (status, CODES.get(status))
+    assert max.get(path).json() == (answer.json() if status == 200 else order)
+    assert max.get(path).json()["status"] == (wish if status == 200 else before)
+    assert stock_of(ada, lamp) == (10 if "cancelled" in (before, wish if status == 200 else "") else 6)
+
+
+def test_a_change_of_status_is_a_new_version(ada: Person, max: Person, lamp: Row) -> None:
+    order = place(max, (lamp, 1))
+    answer = ada.patch(f"/orders/{order['id']}", {"status": "fulfilled"})
+
+    changed = {"status": "fulfilled", "version": 2, "updated_at": answer.json()["updated_at"]}
+    assert answer.headers["ETag"] == '"2"'
+    assert answer.json() == order | changed
+    assert answer.json()["updated_at"] > order["updated_at"]
+
+
+def test_cancelling_puts_every_line_back(max: Person, lamp: Row, desk: Row) -> None:
+    order = place(max, (desk, 3), (lamp, 4))
+    answer = max.patch(f"/orders/{order['id']}", {"status": "cancelled"})
+    item = max.get(f"/items/{lamp['id']}").json()
+
+    assert answer.json()["total_cents"] == order["total_cents"]
+    assert answer.json()["lines"] == order["lines"]
+    assert (stock_of(max, desk), item["quantity"], item["version"]) == (3, 10, 3)
+
+
+def test_an_order_cancelled_by_many_at_once_puts_its_stock_back_once(max: Person, lamp: Row) -> None:
+    path = f"/orders/{place(max, (lamp, 4))['id']}"
+    answers = at_once(8, lambda _: max.patch(path, {"status": "cancelled"}))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
+    assert stock_of(max, lamp) == 10
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"status": None}, {"status": "pending"}, {"status": "Fulfilled"}, {"note": "x"}, [], None]
+)
+def test_a_wrong_change_of_an_order_is_refused(body: Any, ada: Person, lamp: Row) -> None:
+    path = f"/orders/{place(ada, (lamp, 1))['id']}"
+
+    assert ada.patch(path, body).status_code == 422
+    assert ada.get(path).json()["version"] == 1
+
+
+@pytest.mark.parametrize("status", ["fulfilled", "cancelled"])
+@pytest.mark.parametrize(
+    ("if_match", "expected"), [('"2"', 412), ("1", 412), ('"1"', 200), ('"7", "1"', 200), ("*", 200)]
+)
+def test_an_order_only_changes_in_the_version_that_was_seen(
+    if_match: str, expected: int, status: str, ada: Person, lamp: Row
+) -> None:
+    order = place(ada, (lamp, 4))
+    answer = ada.patch(f"/orders/{order['id']}", {"status": status}, headers={"If-Match": if_match})
+    after = ada.get(f"/orders/{order['id']}").json()
+
+    assert answer.status_code == expected
+    if expected == 412:
+        assert (answer.json()["error_code"], after, stock_of(ada, lamp)) == ("VERSION_CONFLICT", order, 6)
+    else:
+        assert after["status"] == status
+
+
+# What an order holds fast
+
+
+@pytest.mark.parametrize("status", ["pending", "fulfilled", "cancelled"])
+def test_an_item_that_was_ordered_cannot_be_deleted(status: str, ada: Person, max: Person, lamp: Row) -> None:
+    order = place(max, (lamp, 1))
+    if status != "pending":
+        ada.patch(f"/orders/{order['id']}", {"status": status})
+    answer = ada.delete(f"/items/{lamp['id']}")
+
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "ITEM_HAS_ORDERS")
+    assert ada.get(f"/items/{lamp['id']}").status_code == 200
+
+
+def test_an_item_whose_order_failed_can_be_deleted(ada: Person, max: Person, lamp: Row) -> None:
+    max.post("/orders", order_for((lamp, 11)))
+
+    assert ada.delete(f"/items/{lamp['id']}").status_code == 204
+
+
+def test_who_ordered_can_be_deactivated_but_not_deleted(ada: Person, max: Person, lamp: Row) -> None:
+    order = place(max, (lamp, 1))
+    max.patch(f"/orders/{order['id']}", {"status": "cancelled"})
+    refused = ada.delete(f"/users/{max.id}")
+    ada.patch(f"/users/{max.id}", {"is_active": False})
+
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "USER_HAS_ORDERS")
+    assert ada.get(f"/orders/{order['id']}").json()["user_id"] == max.id
+
+
+@ON_BOTH_DATABASES
+def test_the_life_of_an_order_is_the_same_on_both_databases(
+    app: Stockroom, ada: Person, max: Person, eva: Person, lamp: Row, desk: Row
+) -> None:
+    first, again = (max.post("/orders", order_for((desk, 1), (lamp, 4)), **with_key("monday")) for _ in range(2))
+    short = eva.post("/orders", order_for((lamp, 1), (desk, 3)))
+    answers = at_once(8, lambda _: eva.post("/orders", order_for((lamp, 1))))
+    cancelled = max.patch("/orders/1", {"status": "cancelled"})
+    twice = ada.patch("/orders/1", {"status": "fulfilled"})
+
+    assert (first.status_code, first.content) == (201, again.content)
+    assert short.json()["errors"] == [{"item_id": desk["id"], "requested": 3, "available": 2}]
+    assert sorted(answer.status_code for answer in answers) == [201] * 6 + [409] * 2
+    assert (cancelled.json()["version"], twice.json()["error_code"]) == (2, "ORDER_NOT_PENDING")
+    assert (stock_of(ada, lamp), stock_of(ada, desk)) == (4, 3)
+    assert [order["total_cents"] for order in ada.get("/orders?sort=-total_cents&page_size=2").json()["items"]] == [
+        39_700,
+        1_200,
+    ]
+    assert ada.delete(f"/items/{lamp['id']}").json()["error_code"] == "ITEM_HAS_ORDERS"
+    with app.state.database.read() as session:
+        assert session.exec(select(func.count()).where(col(IdempotencyKey.user_id) == max.id)).one() == 1
