@@ -123,7 +123,7 @@ def test_reads_and_writes_at_once_all_succeed_and_nothing_is_lost(
                 client.get(path),
                 client.get("/items", params={"q": "a", "sort": "-price_cents"}),
                 client.post("/items", json={"name": f"Chair {number}", "price_cents": 100}),
-                client.patch(path, json={"quantity": number}),
+                client.patch(path, json={"quantity": 1 + number}),
             ]
         answers = await asyncio.gather(*calls)
         chairs = (await client.get("/items", params={"q": "chair", "page_size": 100})).json()

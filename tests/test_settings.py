@@ -212,6 +212,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 def test_settings_are_also_read_from_a_file_that_the_environment_overrules(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     (tmp_path / ".env").write_text("APP_BCRYPT_ROUNDS=5\nAPP_LOGIN_ATTEMPTS=7\nSOMETHING_ELSE=1\n")
     monkeypatch.setenv("APP_LOGIN_ATTEMPTS", "8")
     settings = load_settings()
