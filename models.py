@@ -357,9 +357,10 @@ class User(Audited, table=True):
             IntegrityError: the e-mail is taken (answered as `EMAIL_TAKEN`).
         """
         anybody = select(User.id).limit(1)
-        if session.exec(anybody).first() is None:
-            lock_table(session, "user")  # two first accounts at once must not both become admins
         is_first = session.exec(anybody).first() is None
+        if is_first:
+            lock_table(session, "user")  # two first accounts at once must not both become admins
+            is_first = session.exec(anybody).first() is None
         user = cls.model_validate(data, update={"password_hash": password_hash})
         user.role = "admin" if is_first else user.role
         session.add(user)

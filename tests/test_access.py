@@ -15,32 +15,54 @@ from app import Stockroom, create_app
 from settings import Settings
 from tests.conftest import PASSWORD
 
-# One line a route: the status that each caller gets for a right request, and the body of that request (JSON or a form).
+# One line a route: the status that each caller gets for a right request, and its body (JSON, a form or a file).
 # `owner` is the member whom the path is about, `-` where a route has none; `member` is another one.
 # `deactivated` sends the access token of an account that was active when it was issued.
 TABLE = """
-route                                     anonymous deactivated member owner admin body
-GET    /health                            200       200         200    -     200
-GET    /ready                             200       200         200    -     200
-POST   /api/v1/auth/register              201       201         201    -     201   {"email": "new@example.com", "full_name": "New", "password": "Correct-horse-1"}
-POST   /api/v1/auth/token                 200       200         200    -     200   username=owner@example.com&password=Correct-horse-1
-GET    /api/v1/auth/sessions              401       401         200    -     200
-DELETE /api/v1/auth/sessions              401       401         204    -     204
-DELETE /api/v1/auth/sessions/current      401       401         204    -     204
-DELETE /api/v1/auth/sessions/{session_id} 401       401         404    204   404
-GET    /api/v1/users/me                   401       401         200    -     200
-PATCH  /api/v1/users/me                   401       401         200    -     200   {"full_name": "New"}
-PUT    /api/v1/users/me/password          401       401         204    -     204   {"current_password": "Correct-horse-1", "new_password": "Correct-horse-2"}
-GET    /api/v1/users                      401       401         403    -     200
-POST   /api/v1/users                      401       401         403    -     201   {"email": "new@example.com", "full_name": "New", "password": "Correct-horse-1"}
-GET    /api/v1/users/{user_id}            401       401         404    200   200
-PATCH  /api/v1/users/{user_id}            401       401         403    403   200   {"full_name": "New"}
-DELETE /api/v1/users/{user_id}            401       401         403    403   204
-GET    /api/v1/items                      401       401         200    -     200
-POST   /api/v1/items                      401       401         403    -     201   {"name": "Desk", "price_cents": 100}
-GET    /api/v1/items/{item_id}            401       401         200    -     200
-PATCH  /api/v1/items/{item_id}            401       401         403    -     200   {"quantity": 1}
-DELETE /api/v1/items/{item_id}            401       401         403    -     204
+route                                                anonymous deactivated member owner admin body
+GET    /health                                       200       200         200    -     200
+GET    /ready                                        200       200         200    -     200
+POST   /api/v1/auth/register                         201       201         201    -     201   {"email": "new@example.com", "full_name": "New", "password": "Correct-horse-1"}
+POST   /api/v1/auth/token                            200       200         200    -     200   username=owner@example.com&password=Correct-horse-1
+GET    /api/v1/auth/sessions                         401       401         200    -     200
+DELETE /api/v1/auth/sessions                         401       401         204    -     204
+DELETE /api/v1/auth/sessions/current                 401       401         204    -     204
+DELETE /api/v1/auth/sessions/{session_id}            401       401         404    204   404
+GET    /api/v1/users/me                              401       401         200    -     200
+PATCH  /api/v1/users/me                              401       401         200    -     200   {"full_name": "New"}
+PUT    /api/v1/users/me/password                     401       401         204    -     204   {"current_password": "Correct-horse-1", "new_password": "Correct-horse-2"}
+GET    /api/v1/users                                 401       401         403    -     200
+POST   /api/v1/users                                 401       401         403    -     201   {"email": "new@example.com", "full_name": "New", "password": "Correct-horse-1"}
+GET    /api/v1/users/{user_id}                       401       401         404    200   200
+PATCH  /api/v1/users/{user_id}                       401       401         403    403   200   {"full_name": "New"}
+DELETE /api/v1/users/{user_id}                       401       401         403    403   204
+GET    /api/v1/users/{user_id}/posts                 401       401         200    200   200
+GET    /api/v1/items                                 401       401         200    -     200
+POST   /api/v1/items                                 401       401         403    -     201   {"name": "Desk", "price_cents": 100}
+GET    /api/v1/items/{item_id}                       401       401         200    -     200
+PATCH  /api/v1/items/{item_id}                       401       401         403    -     200   {"quantity": 1}
+DELETE /api/v1/items/{item_id}                       401       401         403    -     204
+GET    /api/v1/items/export                          401       401         403    -     200
+POST   /api/v1/items/import                          401       401         403    -     200   file=@name,price_cents
+GET    /api/v1/orders                                401       401         200    -     200
+POST   /api/v1/orders                                401       401         201    -     201   {"lines": [{"item_id": 1, "quantity": 1}]}
+GET    /api/v1/orders/{order_id}                     401       401         404    200   200
+PATCH  /api/v1/orders/{order_id}                     401       401         404    200   200   {"status": "cancelled"}
+GET    /api/v1/posts                                 401       401         200    -     200
+POST   /api/v1/posts                                 401       401         201    -     201   {"title": "News", "content": "The lamps are here."}
+GET    /api/v1/posts/{post_id}                       401       401         200    200   200
+PATCH  /api/v1/posts/{post_id}                       401       401         403    200   403   {"title": "New"}
+DELETE /api/v1/posts/{post_id}                       401       401         403    204   204
+GET    /api/v1/posts/{post_id}/comments              401       401         200    200   200
+POST   /api/v1/posts/{post_id}/comments              401       401         201    201   201   {"content": "Good"}
+GET    /api/v1/posts/{post_id}/comments/{comment_id} 401       401         200    200   200
+PATCH  /api/v1/posts/{post_id}/comments/{comment_id} 401       401         403    200   403   {"content": "New"}
+DELETE /api/v1/posts/{post_id}/comments/{comment_id} 401       401         403    204   204
+GET    /api/v1/notifications                         401       401         200    -     200
+PATCH  /api/v1/notifications                         401       401         200    -     200   {"read": true}
+PATCH  /api/v1/notifications/{notification_id}       401       401         404    200   404   {"read": true}
+GET    /api/v1/dashboard                             401       401         200    -     200
+GET    /api/v1/audit                                 401       401         403    -     200
 """  # noqa: E501 - one line a route
 
 # All that anybody may call; everything else wants an access token.
@@ -71,9 +93,11 @@ class Route:
 
     def send(self, client: TestClient, ids: dict[str, int], token: str | None) -> Response:
         """Call the route with the ids that its path asks for."""
+        path, headers = self.path.format(**ids), {"Authorization": f"Bearer {token}"} if token else {}
+        if self.body.startswith("file=@"):
+            return client.request(self.method, path, headers=headers, files={"file": self.body[6:].encode()})
         kind = "application/x-www-form-urlencoded" if self.body[:1] not in ("", "{") else "application/json"
-        headers = {"Content-Type": kind} | ({"Authorization": f"Bearer {token}"} if token else {})
-        return client.request(self.method, self.path.format(**ids), headers=headers, content=self.body)
+        return client.request(self.method, path, headers=headers | {"Content-Type": kind}, content=self.body)
 
 
 def _read(table: str) -> list[Route]:
@@ -89,6 +113,8 @@ def _read(table: str) -> list[Route]:
 
 
 ROUTES = _read(TABLE)
+LAMP = {"name": "Lamp", "price_cents": 1200, "quantity": 10}
+PLACE_ORDER = next(route for route in ROUTES if str(route) == "POST /api/v1/orders")
 CASES = [(route, caller) for route in ROUTES for caller in route.expected]
 
 
@@ -123,8 +149,12 @@ def company(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Company
         ids = {
             "user_id": call("owner", "GET", "/users/me").json()["id"],
             "session_id": call("owner", "GET", "/auth/sessions").json()[0]["id"],
-            "item_id": call("admin", "POST", "/items", {"name": "Lamp", "price_cents": 1200}).json()["id"],
+            "item_id": call("admin", "POST", "/items", LAMP).json()["id"],
+            "post_id": call("owner", "POST", "/posts", {"title": "News", "content": "Lamps"}).json()["id"],
+            "comment_id": call("owner", "POST", "/posts/1/comments", {"content": "Good"}).json()["id"],
         }
+        call("member", "POST", "/posts/1/comments", {"content": "Good"})
+        ids["notification_id"] = call("owner", "GET", "/notifications").json()["items"][0]["id"]
     return Company(path, tokens, ids)
 
 
@@ -133,7 +163,14 @@ def call(company: Company, tmp_path: Path) -> Generator[Callable[[Route, str], R
     """Calls a route as one of the callers."""
     shutil.copy(company.path, tmp_path / "company.db")
     with TestClient(_app(tmp_path / "company.db"), raise_server_exceptions=False) as client:
-        yield lambda route, caller: route.send(client, company.ids, company.tokens[caller])
+
+        def call(route: Route, caller: str) -> Response:
+            ids = company.ids
+            if "{order_id}" in route.path:  # only there, because who ordered and what was ordered cannot be deleted
+                ids = ids | {"order_id": PLACE_ORDER.send(client, ids, company.tokens["owner"]).json()["id"]}
+            return route.send(client, ids, company.tokens[caller])
+
+        yield call
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +219,7 @@ WRONG: dict[str, Callable[[Route], Route]] = {
     "an unknown query parameter": lambda route: replace(route, path=f"{route.path}?nonsense=1"),
     "an unknown field": lambda route: replace(route, body='{"nonsense": 1}'),
     "half a body": lambda route: replace(route, body="{"),
-    "ids that cannot be": lambda route: replace(route, path=re.sub("{.*}", "0", route.path)),
+    "ids that cannot be": lambda route: replace(route, path=re.sub("{.*?}", "0", route.path)),
 }
 
 

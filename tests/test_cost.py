@@ -23,31 +23,53 @@ from sqlalchemy import event
 
 from app import Stockroom
 from tests.conftest import PASSWORD, Person
-from tests.test_access import ROUTES, Route
+from tests.test_access import PLACE_ORDER, ROUTES, Route
 
 TABLE = """
-route                                     hops statements
-GET    /health                            0    0
-GET    /ready                             1    1
-POST   /api/v1/auth/register              2    2
-POST   /api/v1/auth/token                 2    7
-GET    /api/v1/auth/sessions              1    2
-DELETE /api/v1/auth/sessions              1    2
-DELETE /api/v1/auth/sessions/current      1    3
-DELETE /api/v1/auth/sessions/{session_id} 1    3
-GET    /api/v1/users/me                   1    1
-PATCH  /api/v1/users/me                   1    3
-PUT    /api/v1/users/me/password          4    9
-GET    /api/v1/users                      1    3
-POST   /api/v1/users                      3    4
-GET    /api/v1/users/{user_id}            1    2
-PATCH  /api/v1/users/{user_id}            1    3
-DELETE /api/v1/users/{user_id}            1    3
-GET    /api/v1/items                      1    3
-POST   /api/v1/items                      1    2
-GET    /api/v1/items/{item_id}            1    2
-PATCH  /api/v1/items/{item_id}            1    3
-DELETE /api/v1/items/{item_id}            1    3
+route                                                hops statements
+GET    /health                                       0    0
+GET    /ready                                        1    1
+POST   /api/v1/auth/register                         2    3
+POST   /api/v1/auth/token                            2    7
+GET    /api/v1/auth/sessions                         1    2
+DELETE /api/v1/auth/sessions                         1    2
+DELETE /api/v1/auth/sessions/current                 1    3
+DELETE /api/v1/auth/sessions/{session_id}            1    3
+GET    /api/v1/users/me                              1    1
+PATCH  /api/v1/users/me                              1    4
+PUT    /api/v1/users/me/password                     4    10
+GET    /api/v1/users                                 1    3
+POST   /api/v1/users                                 3    5
+GET    /api/v1/users/{user_id}                       1    2
+PATCH  /api/v1/users/{user_id}                       1    4
+DELETE /api/v1/users/{user_id}                       1    7
+GET    /api/v1/users/{user_id}/posts                 1    3
+GET    /api/v1/items                                 1    3
+POST   /api/v1/items                                 1    3
+GET    /api/v1/items/{item_id}                       1    2
+PATCH  /api/v1/items/{item_id}                       1    5
+DELETE /api/v1/items/{item_id}                       1    5
+GET    /api/v1/items/export                          4    3
+POST   /api/v1/items/import                          1    1
+GET    /api/v1/orders                                1    3
+POST   /api/v1/orders                                1    8
+GET    /api/v1/orders/{order_id}                     1    3
+PATCH  /api/v1/orders/{order_id}                     1    8
+GET    /api/v1/posts                                 1    2
+POST   /api/v1/posts                                 1    4
+GET    /api/v1/posts/{post_id}                       1    2
+PATCH  /api/v1/posts/{post_id}                       1    5
+DELETE /api/v1/posts/{post_id}                       1    8
+GET    /api/v1/posts/{post_id}/comments              1    3
+POST   /api/v1/posts/{post_id}/comments              1    4
+GET    /api/v1/posts/{post_id}/comments/{comment_id} 1    2
+PATCH  /api/v1/posts/{post_id}/comments/{comment_id} 1    4
+DELETE /api/v1/posts/{post_id}/comments/{comment_id} 1    4
+GET    /api/v1/notifications                         1    2
+PATCH  /api/v1/notifications                         1    2
+PATCH  /api/v1/notifications/{notification_id}       1    3
+GET    /api/v1/dashboard                             1    5
+GET    /api/v1/audit                                 1    2
 """
 LINES = [line.split() for line in TABLE.strip().splitlines()[1:]]
 COSTS = {f"{method} {path}": (int(hops), int(statements)) for method, path, hops, statements in LINES}
@@ -89,10 +111,19 @@ def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Meter
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_a_route_costs_what_the_table_says(
-    route: Route, ada: Person, join: Callable[[str], Person], lamp: dict[str, Any], meter: Meter
+    route: Route, ada: Person, max: Person, join: Callable[[str], Person], lamp: dict[str, Any], meter: Meter
 ) -> None:
-    session_id = ada.get("/auth/sessions").json()[0]["id"]
-    ids = {"user_id": join("owner").id, "item_id": lamp["id"], "session_id": session_id}
+    ids = {
+        "user_id": join("owner").id,
+        "session_id": ada.get("/auth/sessions").json()[0]["id"],
+        "item_id": lamp["id"],
+        "post_id": ada.post("/posts", {"title": "News", "content": "Lamps"}).json()["id"],
+        "comment_id": ada.post("/posts/1/comments", {"content": "Good"}).json()["id"],
+    }
+    max.post("/posts/1/comments", {"content": "Good"})
+    ids["notification_id"] = ada.get("/notifications").json()["items"][0]["id"]
+    if "{order_id}" in route.path:  # only there, because what was ordered cannot be deleted
+        ids["order_id"] = PLACE_ORDER.send(ada.client, ids, ada.access_token).json()["id"]
     meter.read()
     answer = route.send(ada.client, ids, ada.access_token)
 
@@ -104,29 +135,68 @@ def test_every_line_has_a_route() -> None:
     assert list(COSTS) == [str(route) for route in ROUTES]
 
 
-# One line a list, with what makes its rows; each has fewer than five before.
-LISTS: dict[str, Callable[[Person, str], Response]] = {
-    "/auth/sessions": lambda ada, name: ada.client.post(
+Author = Callable[[int], Person]
+
+
+def _order(ada: Person, author: Author, number: int) -> Response:
+    items = [{"name": f"Item {number}{letter}", "price_cents": 1, "quantity": 1} for letter in "ab"]
+    ids = [ada.post("/items", item).json()["id"] for item in items]
+    return author(number).post("/orders", {"lines": [{"item_id": item_id, "quantity": 1} for item_id in ids]})
+
+
+def _post(author: Person) -> Response:
+    return author.post("/posts", {"title": "News", "content": "Lamps"})
+
+
+def _comment(author: Person) -> Response:
+    return author.post("/posts/1/comments", {"content": "Good"})
+
+
+# One line a list, with what makes its rows; each has fewer than five before. Post 1 is Ada's.
+LISTS: dict[str, Callable[[Person, Author, int], Response]] = {
+    "/auth/sessions": lambda ada, author, number: ada.client.post(
         "/api/v1/auth/token", data={"username": ada.email, "password": PASSWORD}
     ),
-    "/users?page_size=100": lambda ada, name: ada.post(
-        "/users", {"email": f"{name}@example.com", "full_name": name, "password": PASSWORD}
+    "/users?page_size=100": lambda ada, author, number: ada.post(
+        "/users", {"email": f"{number}@example.com", "full_name": "Tom", "password": PASSWORD}
     ),
-    "/items?page_size=100": lambda ada, name: ada.post("/items", {"name": name, "price_cents": 1, "tags": ["a", "b"]}),
+    "/users/1/posts?limit=100": lambda ada, author, number: _post(ada),
+    "/items?page_size=100": lambda ada, author, number: ada.post(
+        "/items", {"name": f"{number}", "price_cents": 1, "tags": ["a", "b"]}
+    ),
+    "/orders?page_size=100": _order,
+    "/posts?limit=100": lambda ada, author, number: _post(author(number)),
+    "/posts/1/comments?limit=100": lambda ada, author, number: _comment(author(number)),
+    "/notifications?limit=100": lambda ada, author, number: _comment(author(number)),
+    "/audit?limit=100&entity=post": lambda ada, author, number: _post(author(number)),
 }
 
 
+@pytest.fixture
+def author(join: Callable[[str], Person]) -> Author:
+    """Who writes a row: every fifth one brings somebody new."""
+    people: list[Person] = []
+
+    def author(number: int) -> Person:
+        while len(people) <= number // 5:
+            people.append(join(f"author{len(people)}"))
+        return people[number // 5]
+
+    return author
+
+
 @pytest.mark.parametrize("path", LISTS)
-def test_a_list_of_50_rows_costs_what_one_of_5_costs(path: str, ada: Person, meter: Meter) -> None:
-    costs = {_list(ada, path, length, meter) for length in (5, 50)}
+def test_a_list_of_50_rows_costs_what_one_of_5_costs(path: str, ada: Person, author: Author, meter: Meter) -> None:
+    assert _post(ada).json()["id"] == 1
+    costs = {_list(ada, author, path, length, meter) for length in (5, 50)}
 
     assert len(costs) == 1
 
 
-def _list(ada: Person, path: str, length: int, meter: Meter) -> tuple[int, int]:
+def _list(ada: Person, author: Author, path: str, length: int, meter: Meter) -> tuple[int, int]:
     """What the list costs once it has this many rows."""
     for number in range(len(_rows(ada, path)), length):
-        assert LISTS[path](ada, f"row{number}").is_success
+        assert LISTS[path](ada, author, number).is_success
     meter.read()
     assert len(_rows(ada, path)) == length
     return meter.read()
