@@ -145,6 +145,14 @@ def test_tags_are_neutralised_too(ada: Person) -> None:
     assert imported(ada, *exported(ada).splitlines()) == report(unchanged=1)
 
 
+def test_what_only_python_takes_for_a_space_is_kept(ada: Person) -> None:
+    item = {"name": "\x1cLamp\x1f", "price_cents": 1, "quantity": 0, "reorder_level": 0, "tags": ["\x1c", "x\x1d"]}
+    ada.post("/items", item)
+
+    assert _sent(items(ada)[0]) == item
+    assert upload(ada, exported(ada)).json() == report(unchanged=1)
+
+
 @pytest.mark.parametrize(("name", "_cell"), FORMULAS)
 def test_a_name_survives_the_way_out_and_in_again(name: str, _cell: str, app: Stockroom, ada: Person) -> None:
     ada.post("/items", {"name": name, "price_cents": 1})

@@ -1,0 +1,361 @@
+"""Whatever people do, in whatever order: stock, totals, audit and notifications always tell the same story."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from app import create_app
+from settings import Settings
+from tests.conftest import API, PASSWORD, Person
+
+BOUNDS = settings(
+    max_examples=20,
+    stateful_step_count=25,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+AUDITED = ("name", "price_cents", "quantity", "reorder_level", "tags")
+
+Row = dict[str, Any]
+Change = tuple[int, str, str, int, Row]
+Event = tuple[int, str, str]
+prices = st.integers(1, 1_000_000_000)
+quantities = st.integers(0, 12)
+data = st.data()
+
+
+@dataclass
+class Expected:
+    """What the last step must have left behind, and nothing else."""
+
+    audit: list[Change] = field(default_factory=list[Change])
+    notifications: list[Event] = field(default_factory=list[Event])
+
+
+class Company(RuleBasedStateMachine):
+    """Two admins and a member at work, and what we know of the company without asking it."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        super().__init__()
+        shutil.copy(template, folder / "app.db")
+        url = f"sqlite:///{folder}/app.db"
+        app = create_app(Settings(database_url=url, environment="development", bcrypt_rounds=4, log_level="WARNING"))
+        self.running = ExitStack()
+        client = self.running.enter_context(TestClient(app))
+        self.people = [_joined(client, name) for name in ("ada", "zoe", "max")]
+        self.ada, self.zoe, self.max = self.people
+        assert self.ada.patch(f"/users/{self.zoe.id}", {"role": "admin"}).status_code == 200
+        self.admins = [self.ada, self.zoe]
+        self.items: dict[int, Row] = {}
+        self.put_in: Counter[int] = Counter()
+        self.orders: dict[int, Row] = {}
+        self.kept: dict[tuple[int, str], tuple[Row, Row]] = {}
+        self.posts: dict[int, Row] = {}
+        self.comments: dict[int, Row] = {}
+        self.names = count(1)
+        self.expected = Expected()
+        self.seen_audit = self.ada.get("/audit?limit=1").json()["items"][0]["id"]
+        self.seen_notifications = {person.id: 0 for person in self.people}
+        for quantity in (5, 10, 20):
+            self._add_item(self.ada, {"price_cents": 100 * quantity, "quantity": quantity, "reorder_level": 3})
+
+    def teardown(self) -> None:
+        self.running.close()
+
+    # What people do
+
+    @rule(data=data, price=prices, quantity=quantities, level=st.integers(0, 5))
+    def add_item(self, data: st.DataObject, price: int, quantity: int, level: int) -> None:
+        body = {"price_cents": price, "quantity": quantity, "reorder_level": level, "tags": ["new"]}
+        self._add_item(data.draw(st.sampled_from(self.admins)), body)
+
+    @precondition(lambda self: self.items)
+    @rule(data=data, quantity=st.integers(1, 6))
+    def order_one_item(self, data: st.DataObject, quantity: int) -> None:
+        line = {"item_id": self._any(data, self.items)["id"], "quantity": quantity}
+        self._order(data.draw(st.sampled_from(self.people)), {"lines": [line], "note": None}, None)
+
+    @precondition(lambda self: self.items)
+    @rule(data=data, quantity=st.integers(1, 6), key=st.sampled_from([None, "a", "b"]))
+    def order_several_items(self, data: st.DataObject, quantity: int, key: str | None) -> None:
+        item_ids = data.draw(st.lists(st.sampled_from(sorted(self.items)), min_size=1, unique=True))
+        lines = [{"item_id": item_id, "quantity": quantity} for item_id in item_ids]
+        self._order(data.draw(st.sampled_from(self.people)), {"lines": lines, "note": "Thanks"}, key)
+
+    @precondition(lambda self: self.kept)
+    @rule(data=data)
+    def repeat_an_order(self, data: st.DataObject) -> None:
+        user_id, key = data.draw(st.sampled_from(sorted(self.kept)))
+        person = next(person for person in self.people if person.id == user_id)
+        self._order(person, self.kept[user_id, key][0], key)
+
+    @precondition(lambda self: self.orders)
+    @rule(data=data)
+    def cancel_order(self, data: st.DataObject) -> None:
+        person, order = self._somebodys_order(data)
+        answer = person.patch(f"/orders/{order['id']}", {"status": "cancelled"})
+        if person is self.max and order["user_id"] != self.max.id:
+            return _refused(answer, 404, "ORDER_NOT_FOUND")
+        if order["status"] != "pending":
+            return _refused(answer, 409, "ORDER_NOT_PENDING")
+        self._left_pending(person, order, _ok(answer, 200))
+        for line in order["lines"]:
+            self._restocked(person, self.items[line["item_id"]], line["quantity"])
+        return None
+
+    @precondition(lambda self: self.orders)
+    @rule(data=data)
+    def fulfil_order(self, data: st.DataObject) -> None:
+        person, order = self._somebodys_order(data)
+        answer = person.patch(f"/orders/{order['id']}", {"status": "fulfilled"})
+        if person is self.max and order["user_id"] != self.max.id:
+            return _refused(answer, 404, "ORDER_NOT_FOUND")
+        if person is self.max:
+            return _refused(answer, 403, "FORBIDDEN")
+        if order["status"] != "pending":
+            return _refused(answer, 409, "ORDER_NOT_PENDING")
+        return self._left_pending(person, order, _ok(answer, 200))
+
+    @precondition(lambda self: self.items)
+    @rule(data=data, quantity=quantities)
+    def restock(self, data: st.DataObject, quantity: int) -> None:
+        admin = data.draw(st.sampled_from(self.admins))
+        item = self._any(data, self.items)
+        before = item["quantity"]
+        self._patch_item(admin, item, {"quantity": quantity})
+        self.put_in[item["id"]] += quantity - before
+        self._warned(admin, item, before)
+
+    @precondition(lambda self: self.items)
+    @rule(data=data, price=prices)
+    def change_price(self, data: st.DataObject, price: int) -> None:
+        admin = data.draw(st.sampled_from(self.admins))
+        self._patch_item(admin, self._any(data, self.items), {"price_cents": price})
+
+    @precondition(lambda self: self.items)
+    @rule(data=data)
+    def delete_item(self, data: st.DataObject) -> None:
+        admin = data.draw(st.sampled_from(self.admins))
+        item = self._any(data, self.items)
+        answer = admin.delete(f"/items/{item['id']}")
+        if any(line["item_id"] == item["id"] for order in self.orders.values() for line in order["lines"]):
+            return _refused(answer, 409, "ITEM_HAS_ORDERS")
+        _ok(answer, 204)
+        del self.items[item["id"]]
+        return self._audited(admin, "delete", "item", item, AUDITED)
+
+    @rule(data=data)
+    def write_post(self, data: st.DataObject) -> None:
+        person = data.draw(st.sampled_from(self.people))
+        post = _ok(person.post("/posts", {"title": "News", "content": "The lamps are here."}), 201)
+        self.posts[post["id"]] = post
+        self._audited(person, "create", "post", post, ("title", "content", "creator_id"))
+
+    @precondition(lambda self: self.posts)
+    @rule(data=data)
+    def delete_post(self, data: st.DataObject) -> None:
+        person, post = data.draw(st.sampled_from(self.people)), self._any(data, self.posts)
+        answer = person.delete(f"/posts/{post['id']}")
+        if person is self.max and post["creator_id"] != self.max.id:
+            return _refused(answer, 403, "NOT_OWNER")
+        _ok(answer, 204)
+        for comment in [comment for comment in self.comments.values() if comment["post_id"] == post["id"]]:
+            self._deleted_comment(person, comment)
+        del self.posts[post["id"]]
+        return self._audited(person, "delete", "post", post, ("title", "content", "creator_id"))
+
+    @precondition(lambda self: self.posts)
+    @rule(data=data)
+    def write_comment(self, data: st.DataObject) -> None:
+        person, post = data.draw(st.sampled_from(self.people)), self._any(data, self.posts)
+        path = f"/posts/{post['id']}/comments"
+        comment = _ok(person.post(path, {"content": "At last"}), 201)
+        self.comments[comment["id"]] = comment
+        self._audited(person, "create", "comment", comment, ("post_id", "content", "creator_id"))
+        if person.id != post["creator_id"]:
+            event = (post["creator_id"], "comment", f"{API}{path}/{comment['id']}")
+            self.expected.notifications.append(event)
+
+    @precondition(lambda self: self.comments)
+    @rule(data=data)
+    def delete_comment(self, data: st.DataObject) -> None:
+        person, comment = data.draw(st.sampled_from(self.people)), self._any(data, self.comments)
+        answer = person.delete(f"/posts/{comment['post_id']}/comments/{comment['id']}")
+        if person is self.max and comment["creator_id"] != self.max.id:
+            return _refused(answer, 403, "NOT_OWNER")
+        _ok(answer, 204)
+        return self._deleted_comment(person, comment)
+
+    # What must be true after every step
+
+    @invariant()
+    def no_unit_is_lost_or_made_up(self) -> None:
+        items = self.zoe.get("/items?page_size=100").json()["items"]
+        orders = self.ada.get("/orders?page_size=100").json()["items"]
+        taken: Counter[int] = Counter()
+        for order in orders:
+            assert order["total_cents"] == sum(line["quantity"] * line["unit_price_cents"] for line in order["lines"])
+            if order["status"] != "cancelled":
+                taken.update({line["item_id"]: line["quantity"] for line in order["lines"]})
+
+        for item in items:
+            assert item["quantity"] + taken[item["id"]] == self.put_in[item["id"]]
+        assert {order["id"]: order for order in orders} == self.orders
+        assert _without_times({item["id"]: item for item in items}) == _without_times(self.items)
+
+    @invariant()
+    def the_audit_has_exactly_the_changes(self) -> None:
+        entries = self.ada.get("/audit?limit=100").json()["items"]
+        fresh = [entry for entry in entries if entry["id"] > self.seen_audit]
+        told = [(e["actor_id"], e["action"], e["entity"], e["entity_id"], e["changes"]) for e in fresh]
+        self.seen_audit = entries[0]["id"]
+
+        assert _in_order(told) == _in_order(self.expected.audit)
+        self.expected.audit.clear()
+
+    @invariant()
+    def notifications_are_exactly_the_events(self) -> None:
+        told: list[Event] = []
+        for person in self.people:
+            rows = person.get("/notifications?limit=100").json()["items"]
+            fresh = [row for row in rows if row["id"] > self.seen_notifications[person.id]]
+            self.seen_notifications[person.id] = rows[0]["id"] if rows else 0
+            told += [(person.id, row["kind"], row["link"]) for row in fresh]
+
+        assert sorted(told) == sorted(self.expected.notifications)
+        self.expected.notifications.clear()
+
+    # What follows from what they do
+
+    def _any(self, data: st.DataObject, rows: dict[int, Row]) -> Row:
+        return rows[data.draw(st.sampled_from(sorted(rows)))]
+
+    def _somebodys_order(self, data: st.DataObject) -> tuple[Person, Row]:
+        return data.draw(st.sampled_from(self.people)), self._any(data, self.orders)
+
+    def _add_item(self, admin: Person, body: Row) -> None:
+        item = _ok(admin.post("/items", body | {"name": f"Item {next(self.names)}"}), 201)
+        self.items[item["id"]] = item
+        self.put_in[item["id"]] = item["quantity"]
+        self._audited(admin, "create", "item", item, AUDITED)
+
+    def _order(self, person: Person, body: Row, key: str | None) -> None:
+        answer = person.post("/orders", body, headers={"Idempotency-Key": key} if key else {})
+        if key and (person.id, key) in self.kept:
+            first_body, first_answer = self.kept[person.id, key]
+            if body != first_body:
+                return _refused(answer, 422, "IDEMPOTENCY_KEY_REUSED")
+            assert answer.headers["Idempotent-Replayed"] == "true"
+            assert _ok(answer, 201) == first_answer
+            return None
+        wanted = {line["item_id"]: line["quantity"] for line in body["lines"]}
+        short = {item_id for item_id, quantity in wanted.items() if quantity > self.items[item_id]["quantity"]}
+        if short:
+            assert {error["item_id"] for error in answer.json()["errors"]} == short
+            return _refused(answer, 409, "OUT_OF_STOCK")
+        order = _ok(answer, 201)
+        self.orders[order["id"]] = order
+        if key:
+            self.kept[person.id, key] = (body, dict(order))
+        return self._placed(person, order, wanted)
+
+    def _placed(self, person: Person, order: Row, wanted: dict[int, int]) -> None:
+        lines = [
+            {"item_id": item_id, "quantity": quantity, "unit_price_cents": self.items[item_id]["price_cents"]}
+            for item_id, quantity in wanted.items()
+        ]
+        assert [{name: line[name] for name in lines[0]} for line in order["lines"]] == lines
+        audited = order | {"lines": lines}
+        self._audited(person, "create", "order", audited, ("user_id", "status", "total_cents", "note", "lines"))
+        self._told_admins(person, "order_placed", f"{API}/orders/{order['id']}")
+        for item_id, quantity in wanted.items():
+            item = self.items[item_id]
+            self._restocked(person, item, -quantity)
+            self._warned(person, item, item["quantity"] + quantity)
+
+    def _left_pending(self, person: Person, order: Row, answer: Row) -> None:
+        assert answer["version"] == order["version"] + 1
+        self.expected.audit.append(
+            (person.id, "update", "order", order["id"], {"status": ["pending", answer["status"]]})
+        )
+        if person.id != order["user_id"]:
+            event = (order["user_id"], f"order_{answer['status']}", f"{API}/orders/{order['id']}")
+            self.expected.notifications.append(event)
+        self.orders[order["id"]] = answer
+
+    def _patch_item(self, admin: Person, item: Row, changes: Row) -> None:
+        answer = _ok(admin.patch(f"/items/{item['id']}", changes), 200)
+        changed = {name: [item[name], value] for name, value in changes.items() if item[name] != value}
+        if changed:
+            self.expected.audit.append((admin.id, "update", "item", item["id"], changed))
+        item |= changes | {"version": item["version"] + bool(changed)}
+        assert _without_times({0: answer}) == _without_times({0: item})
+
+    def _restocked(self, person: Person, item: Row, by: int) -> None:
+        change = {"quantity": [item["quantity"], item["quantity"] + by]}
+        self.expected.audit.append((person.id, "update", "item", item["id"], change))
+        item |= {"quantity": item["quantity"] + by, "version": item["version"] + 1}
+
+    def _warned(self, person: Person, item: Row, before: int) -> None:
+        if before > item["reorder_level"] >= item["quantity"]:
+            self._told_admins(person, "low_stock", f"{API}/items/{item['id']}")
+
+    def _told_admins(self, person: Person, kind: str, link: str) -> None:
+        others = [admin for admin in self.admins if admin is not person]
+        self.expected.notifications += [(admin.id, kind, link) for admin in others]
+
+    def _deleted_comment(self, person: Person, comment: Row) -> None:
+        del self.comments[comment["id"]]
+        self._audited(person, "delete", "comment", comment, ("post_id", "content", "creator_id"))
+
+    def _audited(self, person: Person, action: str, entity: str, row: Row, fields: Iterable[str]) -> None:
+        changes = {name: [None, row[name]] if action == "create" else [row[name], None] for name in fields}
+        self.expected.audit.append((person.id, action, entity, row["id"], changes))
+
+
+def _joined(client: TestClient, name: str) -> Person:
+    email = f"{name}@example.com"
+    body = {"email": email, "full_name": name.capitalize(), "password": PASSWORD}
+    user = client.post(f"{API}/auth/register", json=body).json()
+    tokens = client.post(f"{API}/auth/token", data={"username": email, "password": PASSWORD}).json()
+    return Person(client, user["id"], email, tokens["access_token"], tokens["refresh_token"])
+
+
+def _ok(answer: Response, status: int) -> Row:
+    assert answer.status_code == status, answer.text
+    return answer.json() if answer.content else {}
+
+
+def _refused(answer: Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+
+
+def _without_times(items: dict[int, Row]) -> dict[int, Row]:
+    return {item_id: item | {"updated_at": None} for item_id, item in items.items()}
+
+
+def _in_order(changes: list[Change]) -> list[Change]:
+    return sorted(changes, key=repr)
+
+
+def test_stock_totals_audit_and_notifications_agree_whatever_people_do(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    class FreshCompany(Company):
+        def __init__(self) -> None:
+            super().__init__(template, tmp_path_factory.mktemp("company"))
+
+    run_state_machine_as_test(FreshCompany, settings=BOUNDS)
