@@ -1,11 +1,9 @@
 """What a request must pass before the app looks at it: its host, how many are under way, and how often it comes."""
 
-import os
 import re
 import signal
-import threading
 import time
-from typing import Any
+from types import FrameType
 
 from limits import RateLimitItem, aio, parse, strategies
 from limits.storage import MemoryStorage
@@ -13,6 +11,7 @@ from loguru import logger
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn import Server
 
 from errors import problem_response
 from problems import DatabaseBusy, HostNotAllowed, Problem, RateLimited
@@ -126,19 +125,19 @@ async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) 
 
 
 def end_in_time() -> None:
-    """Bound the time between SIGTERM and the end of the process.
+    """Bound the time between SIGTERM and the end of the process, and let it end with code 0.
 
     uvicorn finishes what it accepted, and by default waits for it for ever: one client that never sends the rest of
-    its body would keep the process alive. After `LAST_SECONDS` we ask a second time, which uvicorn takes as an order.
+    its body would keep the process alive. `--timeout-graceful-shutdown` still has the last word.
     """
-    asked = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(asked):
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if not isinstance(server, Server):
         return
+    if server.config.timeout_graceful_shutdown is None:
+        server.config.timeout_graceful_shutdown = LAST_SECONDS
 
-    def ask(number: int, frame: Any) -> None:  # Any: a frame is what `signal` hands over
-        timer = threading.Timer(LAST_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
-        timer.daemon = True
-        timer.start()
-        asked(number, frame)
+    def ask(_number: int, frame: FrameType | None) -> None:
+        if not server.should_exit:  # asked twice, it would cut off what it should finish
+            server.handle_exit(signal.SIGINT, frame)  # SIGTERM it would raise again at the end, and die of it
 
     signal.signal(signal.SIGTERM, ask)
