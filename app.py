@@ -34,7 +34,8 @@ from logs import Edge, configure_logging
 from mail import Mailer
 from problems import Problem
 from routing import Router
-from settings import Settings, get_settings, resolve_secret_key
+from secret_key import resolve_secret_key
+from settings import Settings, get_settings
 
 API = "/api/v1"
 VERSION = "0.1.0"

@@ -61,17 +61,9 @@ class History:
         self, at: datetime, actor_id: int, action: str, entity: str, entity_id: int, changes: dict[str, Any]
     ) -> None:
         """One line of the audit."""
-        self.entries.append(
-            {
-                "at": at,
-                "actor_id": actor_id,
-                "action": action,
-                "entity": entity,
-                "entity_id": entity_id,
-                "changes": changes,
-                "request_id": None,
-            }
-        )
+        who = {"at": at, "actor_id": actor_id, "request_id": None}
+        what = {"action": action, "entity": entity, "entity_id": entity_id, "changes": changes}
+        self.entries.append(who | what)
         if len(self.entries) >= BATCH:
             self.write()
 
@@ -103,8 +95,8 @@ def invented_orders(
         status = random.choices(("fulfilled", "cancelled", "pending"), (88, 9, 3))[0]
         if placed_at + waits > now():
             status = "pending"
-        chosen = {random.choice(stock).id: item for item in random.choices(stock, k=random.randint(1, 3))}
-        lines = [(item, random.randint(1, 5)) for item in {item.id: item for item in chosen.values()}.values()]
+        chosen = {item.id: item for item in random.choices(stock, k=random.randint(1, 3))}
+        lines = [(item, random.randint(1, 5)) for item in chosen.values()]
         closed_at = placed_at if status == "pending" else placed_at + waits
         yield Draft(random.choice(people).id, placed_at, status, closed_at, lines)
 

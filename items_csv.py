@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Generator, Sequence
 from itertools import islice
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Form, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
@@ -22,7 +22,6 @@ from routing import Router
 
 router = Router(prefix="/api/v1/items", tags=["items"])
 
-T = TypeVar("T")
 COLUMNS = ("name", "price_cents", "quantity", "reorder_level", "tags")
 REQUIRED = {"name", "price_cents"}
 MOST_BYTES = 16 * 1024 * 1024
@@ -151,7 +150,8 @@ class Import:
             Invalid: the file has no header, a wrong one, too many rows, or is not UTF-8.
         """
         try:
-            for batch in _batches(self._rows(), BATCH):
+            rows = self._rows()
+            while batch := list(islice(rows, BATCH)):
                 self._apply(batch)
         except UnicodeDecodeError:
             raise _wrong_file("Save the file as UTF-8") from None
@@ -247,8 +247,3 @@ def _checked_header(cells: list[str]) -> list[str]:
 
 def _wrong_file(message: str) -> Invalid:
     return Invalid([{"loc": ("body", "file"), "msg": message, "type": "csv"}])
-
-
-def _batches(rows: Generator[T], size: int) -> Generator[list[T]]:
-    while batch := list(islice(rows, size)):
-        yield batch

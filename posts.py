@@ -95,9 +95,14 @@ def list_comments(post_id: Id, cursor: Cursoring, user: CurrentUser, session: Re
 
 
 @router.post("/{post_id}/comments", status_code=201, response_model=CommentPublic)
-def create_comment(post_id: Id, data: CommentCreate, user: CurrentUser, session: WriteSession) -> Comment:
+def create_comment(
+    response: Response, post_id: Id, data: CommentCreate, user: CurrentUser, session: WriteSession
+) -> Comment:
     """Say something about a post; its creator is told."""
-    return find_post(session, post_id).comment(session, user, data)
+    post = find_post(session, post_id)
+    comment = post.comment(session, user, data)
+    response.headers["Location"] = f"{post.link}/comments/{comment.id}"
+    return comment
 
 
 @router.get("/{post_id}/comments/{comment_id}", response_model=CommentPublic)

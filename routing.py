@@ -179,15 +179,15 @@ def _implied_problems(route: APIRoute) -> Responses:
 
 
 def _implied_headers(route: APIRoute) -> Responses:
-    """The headers of a row with a version, and the answer to who has that version already."""
-    if "version" not in getattr(route.response_model, "model_fields", {}):
-        return {}
+    """The headers of a new row and of a row with a version, and the answer to who has that version already."""
     text = {"schema": {"type": "string"}}
+    location = {"Location": {"description": "The path of the new row."} | text}
     etag = {"ETag": {"description": "The version, for `If-Match` and `If-None-Match`."} | text}
-    if route.status_code == 201:
-        return {201: {"headers": etag | {"Location": {"description": "The path of the new row."} | text}}}
+    headers = location if route.status_code == 201 and route.dependant.response_param_name else {}
+    if "version" not in getattr(route.response_model, "model_fields", {}):
+        return {201: {"headers": headers}} if headers else {}
     if route.methods != {"GET"}:
-        return {200: {"headers": etag}}
+        return {route.status_code or 200: {"headers": headers | etag}}
     route.openapi_extra = {"parameters": [{"name": "If-None-Match", "in": "header"} | text]}
     return {200: {"headers": etag}, 304: {"description": "The version is that of `If-None-Match`.", "headers": etag}}
 

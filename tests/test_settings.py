@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings, StartRefused, load_settings, resolve_secret_key
+from secret_key import resolve_secret_key
+from settings import Settings, StartRefused, load_settings
 
 ROOT = Path(__file__).parent.parent
 KEY = "0123456789abcdef0123456789abcdef"
@@ -253,7 +254,7 @@ def test_the_key_of_a_postgres_app_is_in_the_data_folder(tmp_path: Path) -> None
 
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
-    code = "import settings; print(settings.resolve_secret_key(settings.load_settings()))"
+    code = "from secret_key import *; from settings import load_settings; print(resolve_secret_key(load_settings()))"
     processes = [python(tmp_path, code, APP_DATABASE_URL="sqlite:///app.db") for _ in range(8)]
     ends = [process.communicate(timeout=60) for process in processes]
 
