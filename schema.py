@@ -1,5 +1,6 @@
 """The schema: migrations at start, and whether the database is at this version."""
 
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ def upgrade(database: Database) -> None:
 
 def is_current(database: Database) -> bool:
     """Whether the database can be read and has this version's schema."""
-    if database.settings.on_sqlite and not database.settings.sqlite_path.exists():
-        return False  # connections that are open go on with a file that is deleted
     try:
+        if database.settings.on_sqlite:
+            # Connections that are open answer from their caches what the file no longer has.
+            return _read_sqlite(database.settings)[1] == _newest()
         with database.engine.connect() as connection:
             heads = set(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars())
     except (DBAPIError, SQLITE.Error):
@@ -100,18 +102,20 @@ def _refuse_foreign_sqlite(settings: Settings) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.touch()
-        connection = SQLITE.connect(f"{settings.sqlite_uri}?mode=rw", uri=True, timeout=60)
-        try:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            revisions = connection.execute("SELECT * FROM alembic_version") if "alembic_version" in tables else ()
-            heads = {str(row[0]) for row in revisions}
-        finally:
-            connection.close()
+        tables, heads = _read_sqlite(settings)
     except SQLITE.Error as error:
         raise StartRefused(f"{path} cannot be used as a SQLite database: {error}.") from error
     except OSError as error:
         raise StartRefused(f"{path} cannot be made: {error.strerror}.") from error
     _refuse_foreign(tables, heads)
+
+
+def _read_sqlite(settings: Settings) -> tuple[set[str], set[str]]:
+    """The names of the tables in a SQLite file, and its revisions, over a connection of its own."""
+    with closing(SQLITE.connect(f"{settings.sqlite_uri}?mode=rw", uri=True, timeout=60)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        revisions = connection.execute("SELECT * FROM alembic_version") if "alembic_version" in tables else ()
+        return tables, {str(row[0]) for row in revisions}
 
 
 def _refuse_foreign(tables: set[str], heads: set[str]) -> None:
