@@ -27,12 +27,18 @@ DEFAULTS = {
     "cors_origins": [],
     "max_body_bytes": 1048576,
     "bcrypt_rounds": 12,
+    "auth_rate_limit": "60/minute",
+    "rate_limit": None,
+    "rate_limit_storage": "memory://",
     "login_attempts": 5,
     "login_window_seconds": 900,
     "log_level": "INFO",
     "log_json": True,
     "docs": False,
     "migrate_on_start": True,
+    "sqlite_synchronous": "FULL",
+    "smtp_url": None,
+    "mail_from": None,
 }
 
 # variable, a wrong value, a part of the sentence
