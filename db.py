@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from loguru import logger
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -201,6 +201,7 @@ def _sqlite_engine(settings: Settings) -> Engine:
     event.listen(engine, "connect", partial(_prepare_sqlite_connection, settings.sqlite_synchronous))
     event.listen(engine, "begin", _begin_sqlite_transaction)
     event.listen(engine, "reset", _end_sqlite_transaction)
+    event.listen(engine, "handle_error", _reopen_sqlite_that_could_only_be_read)
     return engine
 
 
@@ -225,3 +226,9 @@ def _end_sqlite_transaction(connection: Any, _entry: ConnectionPoolEntry, _state
     # keep the write lock in the pool for ever.
     if connection.in_transaction:
         connection.rollback()
+
+
+def _reopen_sqlite_that_could_only_be_read(context: ExceptionContext) -> None:
+    # A connection that was opened while the file was read-only stays so, even when the file is writable again.
+    if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF == SQLITE.SQLITE_READONLY:
+        context.is_disconnect = True
