@@ -29,9 +29,10 @@ import recovery
 import schema
 import users
 from db import SQLITE, Database
-from gates import HostGate, QueueGate, RateGate, end_in_time
+from gates import HostGate, QueueGate, RateGate, end_in_time, open_many_files
 from logs import Edge, configure_logging
 from mail import Mailer
+from models import BIGGEST_ID
 from problems import Problem
 from routing import Router
 from secret_key import resolve_secret_key
@@ -71,6 +72,10 @@ class Stockroom(FastAPI):
         """The OpenAPI document, with the one schema that all errors have."""
         document = super().openapi()
         document["components"]["schemas"]["ProblemDetails"] = errors.ProblemDetails.model_json_schema()
+        for schema in document["components"]["schemas"].values():
+            for field in schema.get("properties", {}).values():
+                for bound in {"minimum", "maximum"} & set(field):  # FastAPI makes floats of them, which round 2^63-1 up
+                    field[bound] = min(int(field[bound]), BIGGEST_ID)
         return document
 
 
@@ -128,6 +133,7 @@ ROUTES = [
 async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     """Start and stop the app; what blocks is done in a thread."""
     end_in_time()
+    open_many_files()
     app.state.hashing_slots = passwords.hashing_slots()
     app.state.mailer = Mailer(app.settings)
     await run_in_threadpool(_start, app)

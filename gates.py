@@ -2,6 +2,7 @@
 
 import re
 import signal
+import sys
 import time
 from types import FrameType
 
@@ -10,16 +11,22 @@ from limits.storage import MemoryStorage
 from loguru import logger
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Server
 
 from errors import problem_response
 from problems import DatabaseBusy, HostNotAllowed, Problem, RateLimited
 from settings import Settings
 
+if sys.platform == "linux":
+    import resource
+
 HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:\[\]/@]+)(?::[0-9]{1,5})?")
 AUTH = "/api/v1/auth/"
+HEALTH = "/health"
 MOST_UNDER_WAY = 1_000  # about a second of work; whoever comes later would only wait for a time-out
+REDIS_CONNECTIONS = 32
+REDIS_SECONDS = 0.5
 LAST_SECONDS = 15
 
 
@@ -49,79 +56,160 @@ class QueueGate:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.under_way = 0
+        self.under_way: set[object] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it. Does no I/O of its own."""
-        if scope["type"] != "http" or scope["path"] == "/health":
+        if scope["type"] != "http" or _path(scope) == HEALTH:
             await self.app(scope, receive, send)
-        elif self.under_way >= MOST_UNDER_WAY:
+        elif len(self.under_way) >= MOST_UNDER_WAY:
             await _refuse(DatabaseBusy(), scope, receive, send)
         else:
-            self.under_way += 1
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                self.under_way -= 1
+            await self._count(scope, receive, send)
+
+    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.under_way.add(request := object())
+
+        async def count_out(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self.under_way.discard(request)  # here and not below: mail that is sent after the answer may take long
+
+        try:
+            await self.app(scope, receive, count_out)
+        finally:
+            self.under_way.discard(request)
 
 
 class RateGate:
-    """Counts the requests of each client address, with a stricter rate for signing in.
+    """Counts the requests of each client address, with a stricter rate for signing in; /health always passes.
 
     The address is the one of the connection; behind a proxy uvicorn takes it from `X-Forwarded-For`, from the peers
-    that `FORWARDED_ALLOW_IPS` names only. A storage that does not answer lets everybody pass, and says so in the log:
-    the count of failed sign-ins, which is in the database, still stands.
+    that `FORWARDED_ALLOW_IPS` names only.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.auth_rate = parse(settings.auth_rate_limit)
         self.rate = parse(settings.rate_limit) if settings.rate_limit else None
-        self.storage = settings.rate_limit_storage
-        self.limiter = _limiter(settings.rate_limit_storage)
+        storage = settings.rate_limit_storage
+        self.count = _MemoryCount() if storage == "memory://" else _RedisCount(storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it; a shared count is asked for without blocking."""
-        if scope["type"] == "http" and (problem := await self._problem(scope)):
+        if scope["type"] == "lifespan":
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                await self.count.close()
+        elif scope["type"] == "http" and (problem := await self._problem(scope)):
             await _refuse(problem, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     async def _problem(self, scope: Scope) -> Problem | None:
-        address = scope["client"][0] if scope["client"] else ""
-        rates = [("auth", self.auth_rate)] if scope["path"].startswith(AUTH) else []
-        rates += [("all", self.rate)] if self.rate else []
+        path = _path(scope)
+        rates = [("auth", self.auth_rate)] if path.startswith(AUTH) else []
+        rates += [("all", self.rate)] if self.rate and path != HEALTH else []
         for name, rate in rates:
-            if seconds := await self._seconds_to_wait(rate, name, address):
-                return RateLimited(seconds)
+            if (seconds := await self.count.seconds_to_wait(rate, name, _client(scope))) > 0:
+                return RateLimited(ceil(seconds))
         return None
 
-    async def _seconds_to_wait(self, rate: RateLimitItem, *names: str) -> int:
-        # The memory is asked here, on the event loop, because it is not safe to ask it from several threads.
-        if isinstance(self.limiter, strategies.RateLimiter):
-            if self.limiter.hit(rate, *names):
+
+class _MemoryCount:
+    """Counts in this process, on the event loop: it is not safe to ask the memory from several threads."""
+
+    def __init__(self) -> None:
+        self.limiter = strategies.MovingWindowRateLimiter(_ForgetfulMemory())
+
+    async def seconds_to_wait(self, rate: RateLimitItem, *names: str) -> float:
+        """Count one more; 0 where the rate allows it. Does no I/O."""
+        if self.limiter.hit(rate, *names):
+            return 0
+        return self.limiter.get_window_stats(rate, *names).reset_time - time.time()
+
+    async def close(self) -> None:
+        """There is nothing to give back."""
+
+
+class _ForgetfulMemory(MemoryStorage):
+    """The memory of `limits` keeps every name that it ever heard, and walks through all of them again and again."""
+
+    most_names = 1_000
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Count, if the limit allows it; names whose entries have all expired are forgotten from time to time."""
+        if len(self.events) > self.most_names:
+            for name in [name for name, entries in self.events.items() if not entries]:
+                del self.events[name]
+            self.most_names = 2 * len(self.events) + 1_000
+        return super().acquire_entry(key, limit, expiry, amount)
+
+
+class _RedisCount:
+    """Counts in Redis, for all processes and machines that share it.
+
+    Where it does not answer, everybody passes, and the log says so: the count of failed sign-ins, which is in the
+    database, still stands. It is asked again after a second, so that its time-outs do not add up.
+    """
+
+    def __init__(self, url: str) -> None:
+        redis: Any = import_module("redis.asyncio")  # Any: the package is optional
+        limits = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
+        self.pool = redis.ConnectionPool.from_url(url, max_connections=REDIS_CONNECTIONS, **limits)
+        self.turns = Semaphore(REDIS_CONNECTIONS)  # the pool itself would refuse whoever comes when all are taken
+        self.storage = aio.storage.RedisStorage(f"async+{url}", implementation="redispy", connection_pool=self.pool)
+        self.limiter = aio.strategies.MovingWindowRateLimiter(self.storage)
+        self.silent_until = 0.0
+
+    async def seconds_to_wait(self, rate: RateLimitItem, *names: str) -> float:
+        """Count one more; 0 where the rate allows it, and where Redis is gone."""
+        async with self.turns:
+            if time.monotonic() < self.silent_until:
                 return 0
-            reset_time = self.limiter.get_window_stats(rate, *names).reset_time
-        else:
             try:
                 if await self.limiter.hit(rate, *names):
                     return 0
-                reset_time = (await self.limiter.get_window_stats(rate, *names)).reset_time
-            except self.limiter.storage.base_exceptions as error:
+                return (await self.limiter.get_window_stats(rate, *names)).reset_time - time.time()
+            except self.storage.base_exceptions as error:
                 logger.warning("The rate limits cannot be counted: {}", error)
+                self.silent_until = time.monotonic() + 1
                 return 0
-        return max(1, round(reset_time - time.time()))
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self.pool.disconnect()
 
 
-def _limiter(storage: str) -> strategies.RateLimiter | aio.strategies.RateLimiter:
-    if storage == "memory://":
-        return strategies.MovingWindowRateLimiter(MemoryStorage())
-    redis = aio.storage.RedisStorage(f"async+{storage}", implementation="redispy")
-    return aio.strategies.MovingWindowRateLimiter(redis)
+def _path(scope: Scope) -> str:
+    return scope["path"].removeprefix(scope.get("root_path", ""))
+
+
+def _client(scope: Scope) -> str:
+    """The address that is counted; of IPv6 its network, because whoever has one address has all 2^64 of it."""
+    host: str = scope["client"][0] if scope["client"] else ""
+    try:
+        address = ip_address(host)
+    except ValueError:  # the path of a socket, or whatever else a trusted proxy calls its client
+        return host
+    if isinstance(address, IPv4Address):
+        return host
+    return str(address.ipv4_mapped or IPv6Address(address.packed[:8] + bytes(8)))
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     await problem_response(Request(scope), problem)(scope, receive, send)
+
+
+def open_many_files() -> None:
+    """Let the process have as many files open as it may: the usual 1,024 are used up by `MOST_UNDER_WAY` connections.
+
+    Connections beyond are reset without an answer, those that ask for /health included.
+    """
+    if sys.platform == "linux":
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def end_in_time() -> None:
