@@ -4,7 +4,12 @@ import re
 import signal
 import sys
 import time
+from asyncio import Semaphore
+from importlib import import_module
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from math import ceil
 from types import FrameType
+from typing import Any
 
 from limits import RateLimitItem, aio, parse, strategies
 from limits.storage import MemoryStorage
