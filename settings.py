@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from limits import parse
+from limits import parse_many
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -55,10 +55,19 @@ def _json_list(value: object) -> object:
 
 def _rate(value: str) -> str:
     try:
-        parse(value)
+        rates = parse_many(value)
     except ValueError:
-        raise ValueError("write it as 60/minute or 1000/hour") from None
+        rates = []
+    if len(rates) != 1 or rates[0].amount < 1:
+        raise ValueError("write it as 60/minute or 1000/hour")
     return value
+
+
+def _is_server(url: str, *schemes: str) -> bool:
+    """Whether `url` is a scheme, a host and perhaps credentials, a port and a number; other parts are lost on some."""
+    host = r"(\[[0-9a-fA-F:.]+\]|[^@/:?#\[\]\s]+)"
+    match = re.fullmatch(rf"({'|'.join(schemes)})://([^@/?#\s]*@)?{host}(:(?P<port>[0-9]{{1,5}}))?(/[0-9]*)?", url)
+    return match is not None and int(match["port"] or 1) in range(1, 65536)
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
@@ -126,7 +135,7 @@ class Settings(BaseSettings):
     @field_validator("rate_limit_storage")
     @classmethod
     def _known_storage(cls, url: str) -> str:
-        if url != "memory://" and not url.startswith(("redis://", "rediss://")):
+        if url != "memory://" and not _is_server(url, "redis", "rediss"):
             raise ValueError("use memory:// or redis://host:port/0")
         if url != "memory://" and importlib.util.find_spec("redis") is None:
             raise ValueError("install its client first: uv sync --extra redis")
@@ -135,9 +144,7 @@ class Settings(BaseSettings):
     @field_validator("smtp_url")
     @classmethod
     def _mail_server(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.fullmatch(
-            r"smtps?://([^@/\s]+@)?[^@/:\s]+(:[0-9]{1,5})?/?", url.get_secret_value()
-        ):
+        if url is not None and not _is_server(url.get_secret_value(), "smtp", "smtps"):
             raise ValueError("use smtp://user:password@host:587, or smtps:// for TLS from the first byte")
         return url
 
