@@ -383,9 +383,10 @@ class User(Audited, table=True):
         return self
 
     def change_password(self, session: Session, password_hash: str, *, keep_session: int | None = None) -> None:
-        """Set another password and end every session but `keep_session`."""
+        """Set another password; every session but `keep_session` ends, and every token to reset it."""
         self.password_hash = password_hash
         session.flush()
+        session.exec(delete(PasswordReset).where(col(PasswordReset.user_id) == self.id))
         self.sign_out_everywhere(session, but=keep_session)
 
     def remove(self, session: Session) -> None:
@@ -570,7 +571,7 @@ class PasswordReset(Table, table=True):
 
     @classmethod
     def redeem(cls, session: Session, token: str) -> User:
-        """Spend a token, and every other one of its account; of two uses at once exactly one succeeds.
+        """Spend a token; of two uses at once exactly one succeeds.
 
         Raises:
             InvalidCredentials: it is used, expired or unknown, or its account is not active.
@@ -580,7 +581,6 @@ class PasswordReset(Table, table=True):
         user = session.get(User, user_id, with_for_update=True) if user_id else None
         if user is None or not user.is_active:
             raise InvalidCredentials
-        session.exec(delete(cls).where(col(cls.user_id) == user.id))
         return user
 
 

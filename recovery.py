@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import BackgroundTasks, Depends, Request, Response
 from sqlmodel import select
-from starlette.concurrency import run_in_threadpool
 
 from db import Database, WriteSession, ending
 from errors import problems
@@ -19,12 +19,11 @@ router = Router(public=True, prefix="/api/v1/auth", tags=["auth"])
 
 
 async def proven_password_hash(request: Request, data: PasswordResetUse) -> str:
-    """The hash of the new password, for a token that still lives; the work is done in threads."""
-    await run_in_threadpool(_require_living, request.app.state.database, data.token)
-    return await hashing(request, partial(hash_password, data.new_password, request.app.state.settings.bcrypt_rounds))
+    """The hash of the new password, for a token that still lives; the work is done in a thread."""
+    return await hashing(request, partial(_hash_for_living, request.app.state.database, data))
 
 
-@router.post("/password-reset", status_code=202)
+@router.post("/password-reset", status_code=202, response_class=Response)
 def request_password_reset(request: Request, data: PasswordResetRequest, tasks: BackgroundTasks) -> Response:
     """Ask for a mail with a one-time token; whoever asks, the answer is the same and does not wait for anything."""
     tasks.add_task(_send_reset, request.app.state.database, request.app.state.mailer, data.email)
@@ -42,13 +41,15 @@ def use_password_reset(
     FailedSignIn.clear(session, user.email)
 
 
-def _require_living(database: Database, token: str) -> None:
+def _hash_for_living(database: Database, data: PasswordResetUse) -> str:
     with database.read() as session:
-        PasswordReset.require_living(session, token)
+        PasswordReset.require_living(session, data.token)
+    return hash_password(data.new_password, database.settings.bcrypt_rounds)
 
 
 async def _send_reset(database: Database, mailer: Mailer, email: str) -> None:
-    issued = await run_in_threadpool(_issue, database, email)
+    # In the mailer's turns: many of these at once must not take the threads of those who wait for an answer.
+    issued = await to_thread.run_sync(_issue, database, email, limiter=mailer.slots)
     if issued:
         full_name, token = issued
         await mailer.send("reset", email, full_name=full_name, token=token)
