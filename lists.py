@@ -96,7 +96,7 @@ class CursorRequest(BaseModel):
     """
 
     cursor: Annotated[str, Field(max_length=100, description="The `next_cursor` of the last answer.")] | None = None
-    limit: Annotated[int, Digits, Field(ge=1, le=100, description="How many rows to answer.")] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="How many rows to answer."), Digits] = 20
 
     def of(
         self, session: Session, table: type[SQLModel], rows: SelectOfScalar[Row], *, oldest_first: bool = False
