@@ -72,8 +72,8 @@ class Stockroom(FastAPI):
         """The OpenAPI document, with the one schema that all errors have."""
         document = super().openapi()
         document["components"]["schemas"]["ProblemDetails"] = errors.ProblemDetails.model_json_schema()
-        for schema in document["components"]["schemas"].values():
-            for field in schema.get("properties", {}).values():
+        for model in document["components"]["schemas"].values():
+            for field in model.get("properties", {}).values():
                 for bound in {"minimum", "maximum"} & set(field):  # FastAPI makes floats of them, which round 2^63-1 up
                     field[bound] = min(int(field[bound]), BIGGEST_ID)
         return document

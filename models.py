@@ -140,7 +140,8 @@ ItemName = Annotated[str, Field(min_length=1, max_length=100)]
 Cents = Annotated[int, Field(ge=1, le=BILLION)]
 Quantity = Annotated[int, Field(ge=0, le=BILLION)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=30, pattern="^[^;]*$")]
-Tags = Annotated[list[Tag], Field(max_length=10), AfterValidator(_distinct)]
+NoTwoAlike: Any = Field(max_length=10, schema_extra={"json_schema_extra": {"uniqueItems": True}})
+Tags = Annotated[list[Tag], NoTwoAlike, AfterValidator(_distinct)]
 
 
 class CodePointText(TypeDecorator[str]):
