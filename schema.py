@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, Index, TextClause, inspect
 from sqlalchemy.exc import DBAPIError
 
 from db import SQLITE, Database
@@ -56,6 +56,15 @@ def require_current(database: Database) -> None:
     """
     if not is_current(database):
         raise DatabaseUnavailable
+
+
+def comparable(item: object, _name: str | None, _kind: str, _reflected: bool, twin: object) -> bool:
+    """Whether Alembic can compare this with its twin in the models.
+
+    From SQLite it does not read that a column of an index descends, and would make such an index anew each time.
+    """
+    indexes = [index for index in (item, twin) if isinstance(index, Index)]
+    return not any(isinstance(part, TextClause) for index in indexes for part in index.expressions)
 
 
 def alembic_config() -> Config:

@@ -6,6 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 import models
+import schema
 from db import Database
 from settings import load_settings
 
@@ -17,6 +18,7 @@ def migrate(connection: Connection) -> None:
         target_metadata=models.SQLModel.metadata,
         render_as_batch=True,
         render_item=plain_type,
+        include_object=schema.comparable,
     )
     with context.begin_transaction():
         context.run_migrations()

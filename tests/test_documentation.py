@@ -171,10 +171,11 @@ def test_the_first_five_minutes_work_as_pasted(copy: Path) -> None:
     with server(copy) as address:
         output = run(script.replace("http://localhost:8000", address), copy)
 
-    ada, lamp, stock = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    ada, lamp, stock, order = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
     assert (ada["email"], ada["role"]) == ("ada@example.com", "admin")
     assert (stock["items"], stock["total"]) == ([lamp], 1)
-    assert "Added 11 people and 200 items." in output
+    assert (order["total_cents"], order["lines"][0]["item_name"]) == (2 * lamp["price_cents"], lamp["name"])
+    assert "Added 11 people, 200 items and 400 orders." in output
 
 
 def test_the_noun_of_ones_own_works_as_written(copy: Path) -> None:
