@@ -2,11 +2,14 @@
 
 import csv
 import io
+import re
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx2 import Response
+from httpx2 import Client, Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlmodel import delete
@@ -15,7 +18,8 @@ from app import Stockroom
 from db import ending
 from items_csv import BATCH, MOST_BYTES, MOST_MESSAGES, MOST_ROWS, neutral, original
 from models import Item
-from tests.conftest import API, Person
+from tests.conftest import API, PASSWORD, Person
+from tests.test_load import Server
 
 HEADER = "name,price_cents,quantity,reorder_level,tags"
 Row = dict[str, Any]
@@ -554,3 +558,31 @@ def test_anything_but_one_file_is_422(options: dict[str, Any], loc: list[str], a
 
     assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR"), answer.text
     assert loc in [error["loc"] for error in answer.json()["errors"]]
+
+
+# How much it takes
+
+
+def test_100_000_rows_come_in_and_go_out_again_in_64_mib(tmp_path: Path, template: Path) -> None:
+    """The file itself has 7 MB, and SQLite may keep 16 MB of pages; an item takes about 200 bytes while it comes in."""
+    shutil.copy(template, tmp_path / "app.db")
+    account = {"APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD, "APP_BCRYPT_ROUNDS": "4"}
+    server = Server(tmp_path, 1, account)
+    with server.running(), Client(base_url=server.url + API, timeout=300) as client:
+        tokens = client.post("/auth/token", data={"username": "ada@example.com", "password": PASSWORD}).json()
+        client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        lines = (f"Ergonomic office chair number {number},12900,50,5,furniture;blue\r\n" for number in range(MOST_ROWS))
+        file = f"{HEADER}\r\n{''.join(lines)}".encode()
+        before = _peak_memory(server)
+        came_in = client.post("/items/import", files={"file": ("items.csv", file)}).json()
+        went_out = client.get("/items/export").content
+
+        assert (came_in, went_out) == (report(created=MOST_ROWS), file)
+        assert _peak_memory(server) - before < 64 * 1024 * 1024
+
+
+def _peak_memory(server: Server) -> int:
+    """The most that the server ever held in memory, in bytes, from Linux's own books."""
+    (process_id,) = re.findall(r"Started server process \[(\d+)\]", server.log)
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process_id}/status").read_text())
+    return int(kilobytes) * 1024

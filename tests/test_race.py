@@ -1,0 +1,149 @@
+"""Many people order at once, from one worker and from two, on SQLite and on PostgreSQL."""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import psycopg
+import pytest
+from httpx2 import AsyncClient, Response
+
+from tests.conftest import API, PASSWORD
+from tests.test_load import PATIENCE, Server
+
+CLIENTS = 64
+SETTINGS = {"APP_BCRYPT_ROUNDS": "4", "APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
+
+
+@pytest.fixture(scope="module", params=["1 worker", "2 workers", "2 workers on PostgreSQL"])
+def server(
+    request: pytest.FixtureRequest, template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Server]:
+    """A server that all tests of this module order from, with an admin."""
+    folder = tmp_path_factory.mktemp("race")
+    shutil.copy(template, folder / "app.db")
+    name: str = request.param
+    on_postgres = {"APP_DATABASE_URL": request.getfixturevalue("new_postgres_url")} if "PostgreSQL" in name else {}
+    server = Server(folder, int(name[0]), SETTINGS | on_postgres)
+    with server.running():
+        yield server
+
+
+@pytest.fixture(scope="module")
+def new_postgres_url(postgres_url: str) -> str:
+    """The URL of an empty database."""
+    name = f"race_{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return postgres_url.removesuffix("postgres") + name
+
+
+def as_ada(server: Server, work: Callable[[AsyncClient], Awaitable[None]]) -> None:
+    """Do `work` as Ada, the admin, over a connection for every request that is under way."""
+
+    async def signed_in() -> None:
+        limits = httpx2.Limits(max_connections=None)
+        async with AsyncClient(base_url=server.url + API, limits=limits, timeout=PATIENCE) as client:
+            tokens = await client.post("/auth/token", data={"username": "ada@example.com", "password": PASSWORD})
+            client.headers["Authorization"] = f"Bearer {tokens.json()['access_token']}"
+            await work(client)
+
+    asyncio.run(signed_in())
+
+
+async def by_all_clients(calls: Sequence[Coroutine[Any, Any, Response]]) -> list[Response]:
+    """The answers, with as many calls under way as there are clients."""
+    slots = asyncio.Semaphore(CLIENTS)
+
+    async def one(call: Coroutine[Any, Any, Response]) -> Response:
+        async with slots:
+            return await call
+
+    return await asyncio.gather(*(one(call) for call in calls))
+
+
+async def stocked(client: AsyncClient, quantity: int) -> str:
+    """The path of a new item."""
+    body = {"name": f"Item {uuid4().hex}", "price_cents": 100, "quantity": quantity}
+    return f"/items/{(await client.post('/items', json=body)).json()['id']}"
+
+
+def order(client: AsyncClient, *items: str, key: str = "") -> Coroutine[Any, Any, Response]:
+    """Order one of each."""
+    lines = [{"item_id": int(item.removeprefix("/items/")), "quantity": 1} for item in items]
+    return client.post("/orders", json={"lines": lines}, headers={"Idempotency-Key": key} if key else {})
+
+
+async def left(client: AsyncClient, item: str) -> int:
+    return (await client.get(item)).json()["quantity"]
+
+
+def statuses(answers: Sequence[Response]) -> dict[int, int]:
+    return dict(Counter(answer.status_code for answer in answers))
+
+
+def test_of_1000_orders_for_500_units_exactly_500_succeed(server: Server) -> None:
+    async def work(client: AsyncClient) -> None:
+        item = await stocked(client, 500)
+        answers = await by_all_clients([order(client, item) for _ in range(1_000)])
+        orders = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+
+        assert statuses(answers) == {201: 500, 409: 500}
+        assert {a.json()["error_code"] for a in answers if a.status_code == 409} == {"OUT_OF_STOCK"}
+        assert (len(orders), await left(client, item)) == (500, 0)
+        assert (await client.get(item)).json()["version"] == 501
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_orders_of_the_same_items_in_opposite_order_do_not_block_each_other(server: Server) -> None:
+    async def work(client: AsyncClient) -> None:
+        lamp, desk = await stocked(client, 200), await stocked(client, 200)
+        answers = await by_all_clients([order(client, *pair) for pair in [(lamp, desk), (desk, lamp)] * 100])
+
+        assert statuses(answers) == {201: 200}
+        assert (await left(client, lamp), await left(client, desk)) == (0, 0)
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_an_order_that_many_cancel_and_fulfil_at_once_leaves_pending_once(server: Server) -> None:
+    async def work(client: AsyncClient) -> None:
+        item = await stocked(client, 20)
+        placed = [(await order(client, item)).json() for _ in range(20)]
+        ends = ["cancelled", "fulfilled", "cancelled", "fulfilled"]
+        calls = [client.patch(f"/orders/{row['id']}", json={"status": end}) for row in placed for end in ends]
+        answers = await by_all_clients(calls)
+        cancelled = [answer for answer in answers if answer.is_success and answer.json()["status"] == "cancelled"]
+
+        assert statuses(answers) == {200: 20, 409: 60}
+        assert await left(client, item) == len(cancelled)
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_equal_idempotency_keys_at_once_give_one_order_and_equal_answers(server: Server) -> None:
+    async def work(client: AsyncClient) -> None:
+        item = await stocked(client, 10)
+        keys = [uuid4().hex for _ in range(5)]
+        answers = await by_all_clients([order(client, item, key=key) for _ in range(8) for key in keys])
+
+        assert statuses(answers) == {201: 40}
+        assert {len({answer.content for answer in answers[start::5]}) for start in range(5)} == {1}
+        assert sum("Idempotent-Replayed" in answer.headers for answer in answers) == 35
+        assert await left(client, item) == 5
+
+    as_ada(server, work)
+
+    assert server.faults == []
