@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 from httpx2 import Client, Response
@@ -54,11 +54,11 @@ class RoughServer(Server):
         self._wait_until_all_workers_answer(self.process)
 
     @contextmanager
-    def running(self) -> Generator[Self]:
+    def running(self) -> Generator[None]:
         """Start, and leave nothing behind whatever the test does in between."""
         try:
             self.start()
-            yield self
+            yield
         finally:
             self.kill()
 

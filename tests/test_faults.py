@@ -1,0 +1,584 @@
+"""What breaks around the app: killed processes, held locks, full disks, damaged files, clocks that jump.
+
+Each test keeps the figures that it reached as its properties: `--junit-xml` writes them down, and docs/reliability.md
+says what they were.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
+from pathlib import Path
+from random import uniform
+from time import monotonic, sleep
+from typing import Any, Self
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Client, Response, TransportError
+from jwt import api_jwt
+from sqlalchemy.engine import make_url
+
+import models
+from tests.conftest import API, PASSWORD, Person
+from tests.servers import MANY, RoughServer, add_items, bearer_of, code, half_sent, lines, write_lock_held
+from tests.test_load import PATIENCE
+
+Record = Callable[[str, object], None]
+
+
+def keep_ordering(server: RoughServer, bearer: str, body: dict[str, Any], acknowledged: list[dict[str, Any]]) -> None:
+    """Order again and again, and note what was acknowledged, until the server is gone."""
+    with server.connect(bearer) as client:
+        while True:
+            try:
+                answer = client.post("/orders", json=body)
+            except TransportError:
+                return
+            if answer.status_code == 201:
+                acknowledged.append(answer.json())
+            else:
+                sleep(0.1)
+
+
+@contextmanager
+def many_ordering(server: RoughServer, bearer: str, body: dict[str, Any]) -> Generator[list[dict[str, Any]]]:
+    """While eight clients order until the server is gone; gives the orders that were acknowledged so far."""
+    acknowledged: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(8) as threads:
+        clients = [threads.submit(keep_ordering, server, bearer, body, acknowledged) for _ in range(8)]
+        try:
+            yield acknowledged
+        finally:
+            server.kill()
+    for client in clients:
+        client.result()
+
+
+def wait_for(orders: Sequence[object], amount: int) -> None:
+    """Wait until so many orders were acknowledged."""
+    deadline = monotonic() + PATIENCE
+    while len(orders) < amount:
+        assert monotonic() < deadline, f"{len(orders)} of {amount} orders"
+        sleep(0.01)
+
+
+def stored_orders(ada: Client) -> dict[int, dict[str, Any]]:
+    """All orders by their ids, as the API shows them."""
+    orders: dict[int, dict[str, Any]] = {}
+    has_next, page = True, 0
+    while has_next:
+        page += 1
+        answer = ada.get("/orders", params={"page": page, "page_size": 100}).raise_for_status().json()
+        orders |= {order["id"]: order for order in answer["items"]}
+        has_next = answer["has_next"]
+    return orders
+
+
+def assert_orders_whole(ada: Client, item_ids: Sequence[int], acknowledged: Sequence[dict[str, Any]]) -> int:
+    """Every acknowledged order is there as it was answered, and none is half there; returns how many there are."""
+    orders = stored_orders(ada)
+    quantities = {item_id: ada.get(f"/items/{item_id}").json()["quantity"] for item_id in item_ids}
+    body = lines(item_ids)["lines"]
+
+    assert [order["id"] for order in acknowledged if orders.get(order["id"]) != order] == []
+    for order in orders.values():
+        assert [{name: line[name] for name in ("item_id", "quantity")} for line in order["lines"]] == body
+        assert order["total_cents"] == sum(line["quantity"] * line["unit_price_cents"] for line in order["lines"])
+    assert quantities == {line["item_id"]: MANY - line["quantity"] * len(orders) for line in body}
+    return len(orders)
+
+
+def assert_nothing_lost(
+    server: RoughServer, ada: Client, item_ids: Sequence[int], acknowledged: Sequence[dict[str, Any]]
+) -> int:
+    """The same, and the audit agrees, and the file is sound."""
+    stored = assert_orders_whole(ada, item_ids, acknowledged)
+    audited = dict(server.rows("SELECT entity || ' ' || action, count(*) FROM audit_entry GROUP BY 1"))
+
+    assert audited.get("order create", 0) == stored
+    assert audited.get("item update", 0) == stored * len(item_ids)
+    assert server.rows("PRAGMA integrity_check") == [("ok",)]
+    assert server.rows("PRAGMA foreign_key_check") == []
+    return stored
+
+
+# Ends
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_survives_a_kill_and_nothing_is_half_there(
+    tmp_path: Path, record_property: Record
+) -> None:
+    server = RoughServer(tmp_path, workers=2)
+    acknowledged: list[dict[str, Any]] = []
+    with server.running(), server.as_ada() as ada:
+        bearer, item_ids = bearer_of(ada), add_items(ada)
+    rounds = 5
+    for _ in range(rounds):
+        with server.running(), many_ordering(server, bearer, lines(item_ids)) as orders:
+            wait_for(orders, 1)
+            sleep(uniform(0, 2))  # noqa: S311 - a moment, not a secret
+        acknowledged += orders
+    with server.running(), server.as_ada() as ada:
+        stored = assert_nothing_lost(server, ada, item_ids, acknowledged)
+
+    record_property("kills", rounds)
+    record_property("orders acknowledged", len(acknowledged))
+    record_property("orders stored", stored)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_under_way_is_finished_before_the_end(tmp_path: Path, record_property: Record, workers: int) -> None:
+    server = RoughServer(tmp_path, workers)
+    with server.running(), server.as_ada() as ada, ThreadPoolExecutor(40) as threads:
+        item_ids = add_items(ada)
+        with write_lock_held(server.database_path):
+            answers = [threads.submit(ada.post, "/orders", json=lines(item_ids)) for _ in range(40)]
+            sleep(1.5)  # by now all of them were accepted, and wait for the lock
+            assert not any(answer.done() for answer in answers)
+            server.process.terminate()
+            sleep(0.5)
+        seconds = server.wait()
+        orders = [answer.result().raise_for_status().json() for answer in answers]
+
+    assert server.process.returncode == 0
+    assert {answer.result().status_code for answer in answers} == {201}
+    with server.running(), server.as_ada() as ada:
+        assert assert_nothing_lost(server, ada, item_ids, orders) == 40
+    record_property("orders finished", len(orders))
+    record_property("seconds from SIGTERM to the end", round(0.5 + seconds, 1))
+
+
+@pytest.mark.slow
+def test_a_client_that_never_sends_the_rest_does_not_keep_the_process_alive(
+    tmp_path: Path, record_property: Record
+) -> None:
+    servers = [RoughServer(tmp_path / str(workers), workers) for workers in (1, 2)]
+    for server in servers:
+        server.folder.mkdir()
+    with servers[0].running(), servers[1].running():
+        connections = [server.open_socket() for server in servers]
+        for connection in connections:
+            connection.sendall(half_sent("POST", "/orders", "", b"{}")[0])
+        sleep(1)
+        for server in servers:
+            server.process.terminate()
+        seconds = [server.wait() for server in servers]
+        codes = [server.process.returncode for server in servers]
+        for connection in connections:
+            connection.close()
+
+    assert codes == [0, 0]
+    assert sum(seconds) < 20
+    record_property("seconds from SIGTERM to the end", round(sum(seconds), 1))
+
+
+# Locks
+
+
+@pytest.mark.slow
+def test_a_lock_that_is_held_for_two_seconds_delays_writes_and_nothing_else(
+    tmp_path: Path, record_property: Record
+) -> None:
+    server = RoughServer(tmp_path, workers=2)
+    with server.running(), server.as_ada() as ada, ThreadPoolExecutor(10) as threads:
+        item_ids = add_items(ada)
+        with write_lock_held(server.database_path):
+            answers = [threads.submit(ada.post, "/orders", json=lines(item_ids)) for _ in range(10)]
+            slowest = slowest_read(server, bearer_of(ada), seconds=2)
+            assert not any(answer.done() for answer in answers)
+        orders = [answer.result().raise_for_status().json() for answer in answers]
+        assert assert_nothing_lost(server, ada, item_ids, orders) == 10
+
+    assert server.faults == []
+    record_property("writes that waited and succeeded", len(orders))
+    record_property("slowest read meanwhile, in ms", slowest)
+
+
+@pytest.mark.slow
+def test_a_lock_that_is_held_for_twelve_seconds_refuses_writes_and_they_recover(
+    tmp_path: Path, record_property: Record
+) -> None:
+    server = RoughServer(tmp_path)
+    with server.running(), server.as_ada() as ada, ThreadPoolExecutor(1) as threads:
+        item_ids = add_items(ada)
+        with write_lock_held(server.database_path):
+            writing = threads.submit(order_until_it_succeeds, server, bearer_of(ada), lines(item_ids))
+            slowest = slowest_read(server, bearer_of(ada), seconds=12)
+        *refused, last = writing.result()
+
+        assert {code(answer) for answer in refused} == {(503, "DATABASE_BUSY")}
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        assert assert_nothing_lost(server, ada, item_ids, [last.json()]) == 1
+    record_property("writes refused", len(refused))
+    record_property("slowest read meanwhile, in ms", slowest)
+
+
+def order_until_it_succeeds(server: RoughServer, bearer: str, body: dict[str, Any]) -> list[Response]:
+    """Order again and again; returns all the answers, of which the last one is the success."""
+    with server.connect(bearer) as client:
+        answers = [client.post("/orders", json=body)]
+        while answers[-1].status_code != 201 and len(answers) < 1000:
+            answers.append(client.post("/orders", json=body))
+    return answers
+
+
+def slowest_read(server: RoughServer, bearer: str, seconds: float) -> float:
+    """Read for so long, see that every read succeeds, and return how many milliseconds the slowest one took."""
+    until = monotonic() + seconds
+    slowest = 0.0
+    with server.connect(bearer) as client:
+        while monotonic() < until:
+            began = monotonic()
+            assert client.get("/orders").status_code == 200
+            slowest = max(slowest, monotonic() - began)
+            sleep(0.02)
+    return round(1000 * slowest)
+
+
+# Disks
+
+
+def can_mount() -> bool:
+    """Whether we may make a file system of our own."""
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0  # noqa: S607
+
+
+class SmallDisk:
+    """A file system of eight megabytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ballast = folder / "ballast"
+
+    @contextmanager
+    def mounted(self) -> Generator[None]:
+        options = ["-t", "tmpfs", "-o", "size=8m", "stockroom"]
+        subprocess.run(["mount", *options, self.folder], check=True)  # noqa: S603, S607 - our own folder
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", self.folder], check=True)  # noqa: S603, S607 - our own folder
+
+    def fill(self, _server: RoughServer) -> None:
+        with self.ballast.open("wb", buffering=0) as ballast:
+            while shutil.disk_usage(self.folder).free:
+                ballast.write(bytes(4096))
+
+    def make_space(self, _server: RoughServer) -> None:
+        self.ballast.unlink()
+
+
+class LimitedFiles:
+    """A limit on how long a file of the process may be: its journal may not grow any more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = folder / "app.db-wal"
+
+    @contextmanager
+    def mounted(self) -> Generator[None]:
+        yield
+
+    def fill(self, server: RoughServer) -> None:
+        limit = (self.journal.stat().st_size, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limit)
+
+    def make_space(self, server: RoughServer) -> None:
+        no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, no_limit)
+
+
+FULL_DISKS: list[tuple[type[SmallDisk | LimitedFiles], tuple[int, str]]] = [
+    (LimitedFiles, (503, "DATABASE_UNAVAILABLE"))
+]
+if can_mount():
+    FULL_DISKS.append((SmallDisk, (507, "STORAGE_FULL")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "refusal"), FULL_DISKS)
+def test_a_full_disk_refuses_writes_and_they_recover_when_there_is_space(
+    tmp_path: Path,
+    record_property: Record,
+    kind: type[SmallDisk | LimitedFiles],
+    refusal: tuple[int, str],
+) -> None:
+    disk = kind(tmp_path)
+    with disk.mounted():
+        server = RoughServer(tmp_path)
+        with server.running(), server.as_ada() as ada:
+            item_ids = add_items(ada)
+            place = partial(ada.post, "/orders", json=lines(item_ids))
+            before = [place() for _ in range(20)]
+            disk.fill(server)
+            meanwhile = [place() for _ in range(100)]
+            reads = [ada.get(path).status_code for path in ("/users/me", "/items", "/orders", "/audit", "/dashboard")]
+            assert (server.status("/health"), server.status("/ready")) == (200, 200)
+            disk.make_space(server)
+            after = [place() for _ in range(20)]
+            orders = [answer.json() for answer in before + meanwhile + after if answer.status_code == 201]
+            assert assert_nothing_lost(server, ada, item_ids, orders) == len(orders)
+
+    refused = [code(answer) for answer in meanwhile if answer.status_code != 201]
+    assert set(refused) == {refusal}
+    assert reads == [200] * 5
+    assert {answer.status_code for answer in before + after} == {201}
+    record_property("writes refused", len(refused))
+    record_property("orders acknowledged and kept", len(orders))
+
+
+# Files
+
+
+# Root may write what nobody may write, unless this power is taken from it.
+POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.slow
+def test_a_file_that_may_only_be_read_is_read_and_written_again_when_it_may_be(
+    tmp_path: Path, record_property: Record
+) -> None:
+    server = RoughServer(tmp_path)
+    with server.running(), server.as_ada() as ada:
+        bearer, item_ids = bearer_of(ada), add_items(ada)
+        orders = [ada.post("/orders", json=lines(item_ids)).raise_for_status().json() for _ in range(5)]
+        server.process.terminate()
+        server.wait()
+    server.database_path.chmod(0o444)
+    server = RoughServer(tmp_path, wrapped_in=POWERLESS)
+    with server.running(), server.connect(bearer) as ada:
+        refused = [code(ada.post("/orders", json=lines(item_ids))) for _ in range(10)]
+        assert stored_orders(ada).keys() == {order["id"] for order in orders}
+        for path in tmp_path.glob("app.db*"):
+            path.chmod(0o644)
+        *late, last = order_until_it_succeeds(server, bearer, lines(item_ids))
+        assert assert_nothing_lost(server, ada, item_ids, [*orders, last.json()]) == 6
+
+    assert refused == [(503, "DATABASE_UNAVAILABLE")] * 10
+    assert len(late) <= 1
+    record_property("writes refused", len(refused + late))
+
+
+def garbage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"garbage " * (path.stat().st_size // 8))
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, 6000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [garbage, cut_short])
+def test_a_damaged_file_is_not_ready_and_is_refused_and_kept_at_the_next_start(
+    tmp_path: Path, record_property: Record, damage: Callable[[Path], None]
+) -> None:
+    server = RoughServer(tmp_path)
+    with server.running(), server.as_ada() as ada:
+        add_items(ada)
+        assert server.status("/ready") == 200
+        damage(server.database_path)
+        assert [server.status("/ready"), server.status("/health")] == [503, 200]
+    damaged = server.database_path.read_bytes()
+    server.launch()
+    server.wait()
+
+    assert server.process.returncode not in (0, None)
+    assert "cannot be used as a SQLite database" in server.log
+    assert "Traceback" not in server.log
+    assert server.database_path.read_bytes() == damaged
+    record_property("answer of /ready", 503)
+
+
+# Clocks
+
+
+@pytest.fixture
+def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Moves the clock of the app so far from ours: what it takes for the present, and what PyJWT does."""
+
+    def jump(distance: timedelta) -> None:
+        class Jumped(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                return cls.fromtimestamp((datetime.now(UTC) + distance).timestamp(), tz)
+
+        monkeypatch.setattr(models, "datetime", Jumped)
+        monkeypatch.setattr(api_jwt, "datetime", Jumped)
+
+    return jump
+
+
+JUMPS = [timedelta(days=-4000), timedelta(days=-1), timedelta(minutes=-20), timedelta(minutes=20), timedelta(days=4000)]
+
+
+def refreshed(client: TestClient, refresh_token: str) -> Response:
+    form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    return client.post(f"{API}/auth/token", data=form)
+
+
+@pytest.mark.parametrize("distance", JUMPS, ids=str)
+def test_no_jump_of_the_clock_is_an_error_or_loses_a_row(
+    ada: Person,
+    lamp: dict[str, Any],
+    sign_in: Callable[[str], Person],
+    jump: Callable[[timedelta], None],
+    distance: timedelta,
+) -> None:
+    order = {"lines": [{"item_id": lamp["id"], "quantity": 1}]}
+    old = [ada.post("/orders", order).json()["id"] for _ in range(2)]
+    jump(distance)
+    ada = sign_in(ada.email)
+    new = [ada.post("/orders", order).json()["id"] for _ in range(2)]
+    listed = [row["id"] for row in ada.get("/orders").json()["items"]]
+    reads = [
+        ada.get(path).status_code for path in ("/dashboard", "/audit", "/posts", "/notifications", "/auth/sessions")
+    ]
+
+    assert sorted(listed) == [*old, *new]
+    assert sorted(new) == new
+    assert min(new) > max(old)
+    assert reads == [200] * 5
+    assert ada.get(f"/items/{lamp['id']}").json()["quantity"] == lamp["quantity"] - 4
+    assert ada.patch(f"/items/{lamp['id']}", {"quantity": 5}).json()["version"] == 6
+
+
+@pytest.mark.parametrize("distance", JUMPS[:4], ids=str)
+def test_a_jump_of_the_clock_ends_no_session(
+    ada: Person, jump: Callable[[timedelta], None], distance: timedelta
+) -> None:
+    jump(distance)
+    assert ada.get("/users/me").status_code in (200, 401)
+    tokens = refreshed(ada.client, ada.refresh_token).json()
+    ada.access_token = tokens["access_token"]
+
+    assert ada.get("/users/me").json()["email"] == ada.email
+    jump(timedelta(0))
+    assert refreshed(ada.client, tokens["refresh_token"]).status_code == 200
+
+
+def test_a_clock_that_goes_on_by_a_month_ends_the_tokens(ada: Person, jump: Callable[[timedelta], None]) -> None:
+    jump(timedelta(days=31))
+
+    assert code(ada.get("/users/me")) == (401, "NOT_AUTHENTICATED")
+    assert code(refreshed(ada.client, ada.refresh_token)) == (400, "INVALID_CREDENTIALS")
+
+
+def test_a_clock_that_goes_on_ends_the_block_of_an_account(
+    ada: Person, client: TestClient, jump: Callable[[timedelta], None]
+) -> None:
+    wrong = {"username": ada.email, "password": "Wrong-horse-1"}
+    statuses = [client.post(f"{API}/auth/token", data=wrong).status_code for _ in range(6)]
+    jump(timedelta(minutes=16))
+    right = client.post(f"{API}/auth/token", data=wrong | {"password": PASSWORD})
+
+    assert statuses == [400] * 5 + [429]
+    assert right.status_code == 200
+
+
+@pytest.mark.parametrize("distance", JUMPS[1:4], ids=str)
+def test_a_cursor_goes_on_where_it_was_whatever_the_clock_says(
+    ada: Person, sign_in: Callable[[str], Person], jump: Callable[[timedelta], None], distance: timedelta
+) -> None:
+    first, second, third = [ada.post("/posts", {"title": "Old", "content": "Note"}).json()["id"] for _ in range(3)]
+    page = ada.get("/posts", params={"limit": 2}).json()
+    jump(distance)
+    ada = sign_in(ada.email)
+    newest = ada.post("/posts", {"title": "New", "content": "Note"}).json()["id"]
+    rest = ada.get("/posts", params={"limit": 2, "cursor": page["next_cursor"]}).json()
+
+    assert [row["id"] for row in page["items"]] == [third, second]
+    assert ([row["id"] for row in rest["items"]], rest["next_cursor"]) == ([first], None)
+    assert [row["id"] for row in ada.get("/posts").json()["items"]] == [newest, third, second, first]
+
+
+@pytest.mark.parametrize("distance", [timedelta(days=-4000), timedelta(hours=23)], ids=str)
+def test_an_order_is_not_repeated_whatever_the_clock_says(
+    ada: Person,
+    lamp: dict[str, Any],
+    sign_in: Callable[[str], Person],
+    jump: Callable[[timedelta], None],
+    distance: timedelta,
+) -> None:
+    order = {"lines": [{"item_id": lamp["id"], "quantity": 1}]}
+    key = {"Idempotency-Key": "once"}
+    first = ada.post("/orders", order, headers=key)
+    jump(distance)
+    again = sign_in(ada.email).post("/orders", order, headers=key)
+
+    assert again.json() == first.json()
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+# PostgreSQL
+
+
+class Postgres:
+    """The server of the tests, which this one stops and starts."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url).set(drivername="postgresql")
+        with self.connect() as connection:
+            row = connection.execute("SHOW data_directory").fetchone()
+        self.folder = str(row[0]) if row else ""
+        debian = (str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))
+        self.pg_ctl = shutil.which("pg_ctl", path=os.pathsep.join([os.environ["PATH"], *debian])) or "pg_ctl"
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.url.render_as_string(), autocommit=True)
+
+    def create(self, name: str) -> str:
+        """The URL of a new database."""
+        with self.connect() as connection:
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        return self.url.set(database=name).render_as_string()
+
+    def stop(self) -> None:
+        """As in a crash: nothing is finished or written out."""
+        self._control("stop", "--mode=immediate")
+
+    def start(self) -> None:
+        options = f"-p {self.url.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        self._control("start", "--wait", f"--log={self.folder}/log", f"--options={options}")
+
+    def _control(self, *words: str) -> None:
+        owner = Path(self.folder).stat().st_uid if os.geteuid() == 0 else None
+        command = [self.pg_ctl, *words, f"--pgdata={self.folder}"]
+        subprocess.run(command, user=owner, cwd=self.folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+@pytest.mark.slow
+def test_a_postgres_server_may_crash_and_come_back_under_the_app(
+    tmp_path: Path, postgres_url: str, record_property: Record
+) -> None:
+    postgres = Postgres(postgres_url)
+    server = RoughServer(tmp_path, settings={"APP_DATABASE_URL": postgres.create("crash")})
+    with server.running(), server.as_ada() as ada:
+        bearer, item_ids = bearer_of(ada), add_items(ada)
+        with many_ordering(server, bearer, lines(item_ids)) as orders:
+            wait_for(orders, 20)
+            postgres.stop()
+            try:
+                refused = [ada.post("/orders", json=lines(item_ids)) for _ in range(10)]
+                statuses = [server.status("/ready"), server.status("/health"), ada.get("/items").status_code]
+            finally:
+                postgres.start()
+            before = len(orders)
+            wait_for(orders, before + 20)
+    with server.running(), server.as_ada() as ada:
+        stored = assert_orders_whole(ada, item_ids, orders)
+
+    assert {code(answer) for answer in refused} == {(503, "DATABASE_UNAVAILABLE")}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert statuses == [503, 200, 503]
+    assert "Traceback" not in server.log
+    record_property("orders acknowledged", len(orders))
+    record_property("orders stored", stored)
