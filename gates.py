@@ -98,7 +98,7 @@ class RateGate:
         self.auth_rate = parse(settings.auth_rate_limit)
         self.rate = parse(settings.rate_limit) if settings.rate_limit else None
         storage = settings.rate_limit_storage
-        self.count = _MemoryCount() if storage == "memory://" else _RedisCount(storage)
+        self.count = MemoryCount() if storage == "memory://" else RedisCount(storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it; a shared count is asked for without blocking."""
@@ -122,11 +122,11 @@ class RateGate:
         return None
 
 
-class _MemoryCount:
+class MemoryCount:
     """Counts in this process, on the event loop: it is not safe to ask the memory from several threads."""
 
     def __init__(self) -> None:
-        self.limiter = strategies.MovingWindowRateLimiter(_ForgetfulMemory())
+        self.limiter = strategies.MovingWindowRateLimiter(ForgetfulMemory())
 
     async def seconds_to_wait(self, rate: RateLimitItem, *names: str) -> float:
         """Count one more; 0 where the rate allows it. Does no I/O."""
@@ -138,7 +138,7 @@ class _MemoryCount:
         """There is nothing to give back."""
 
 
-class _ForgetfulMemory(MemoryStorage):
+class ForgetfulMemory(MemoryStorage):
     """The memory of `limits` keeps every name that it ever heard, and walks through all of them again and again."""
 
     most_names = 1_000
@@ -152,7 +152,7 @@ class _ForgetfulMemory(MemoryStorage):
         return super().acquire_entry(key, limit, expiry, amount)
 
 
-class _RedisCount:
+class RedisCount:
     """Counts in Redis, for all processes and machines that share it.
 
     Where it does not answer, everybody passes, and the log says so: the count of failed sign-ins, which is in the
