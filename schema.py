@@ -121,7 +121,10 @@ def _refuse_foreign_sqlite(settings: Settings) -> None:
 
 def _read_sqlite(settings: Settings) -> tuple[set[str], set[str]]:
     """The names of the tables in a SQLite file, and its revisions, over a connection of its own."""
-    with closing(SQLITE.connect(f"{settings.sqlite_uri}?mode=rw", uri=True, timeout=60)) as connection:
+    # The last connection to close brings the journal into the file, damaged or not, unless it may only read. Without a
+    # journal such a one would leave an empty one behind.
+    mode = "ro" if Path(f"{settings.sqlite_path}-wal").exists() else "rw"
+    with closing(SQLITE.connect(f"{settings.sqlite_uri}?mode={mode}", uri=True, timeout=60)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         revisions = connection.execute("SELECT * FROM alembic_version") if "alembic_version" in tables else ()
         return tables, {str(row[0]) for row in revisions}
