@@ -451,7 +451,7 @@ def test_no_jump_of_the_clock_is_an_error_or_loses_a_row(
     assert ada.patch(f"/items/{lamp['id']}", {"quantity": 5}).json()["version"] == 6
 
 
-@pytest.mark.parametrize("distance", JUMPS[:4], ids=str)
+@pytest.mark.parametrize("distance", JUMPS[1:4], ids=str)
 def test_a_jump_of_the_clock_ends_no_session(
     ada: Person, jump: Callable[[timedelta], None], distance: timedelta
 ) -> None:
