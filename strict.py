@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from problems import BadRequest, Invalid
@@ -34,6 +36,16 @@ class StrictRequest(Request):
         except ValueError as error:
             self._refuse(f"It is not acceptable JSON: {error}")
         return b""  # fits no schema, so that FastAPI reports a validation error after the caller is known
+
+    async def _get_form(self, **limits: Any) -> FormData:
+        """The parsed form, in the same way: a stranger is told to sign in, whatever they send."""
+        try:
+            return await super()._get_form(**limits)
+        except HTTPException as error:
+            if error.status_code != 400:
+                raise
+            self.scope["unreadable_body"] = BadRequest("The form cannot be read.")
+            return FormData()
 
     def _refuse(self, message: str) -> None:
         self.scope["unreadable_body"] = Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}])
