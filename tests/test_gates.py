@@ -1,0 +1,509 @@
+"""The gates: how often an address may come, whose word is taken for an address, and how many may wait."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from httpx2 import AsyncClient, Client, Limits, Response
+from limits import parse
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+import gates
+from app import Stockroom, create_app
+from gates import ForgetfulMemory, MemoryCount, RedisCount
+from passwords import CORES, MOST_WAITING
+from routing import Router
+from settings import Settings, load_settings
+from tests.conftest import API, Person
+
+SITE = "https://shop.example.com"
+SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that is about to happen."""
+    deadline = monotonic() + 20
+    while not is_so():
+        assert monotonic() < deadline, "It did not happen within 20 seconds."
+        sleep(0.01)
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Generator[Client]:
+    """The app on a real uvicorn, in a thread of its own; what is not done two seconds after the end is dropped."""
+    config = uvicorn.Config(app, port=free_port(), log_config=None, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        with Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def start(settings: Settings) -> Generator[Callable[..., TestClient]]:
+    """Starts an app with settings of one's own, behind a proxy that it trusts; `come` says for whom that speaks."""
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> TestClient:
+            app: Any = create_app(settings.model_copy(update=changes))  # Any: uvicorn has types of its own for ASGI
+            proxied: Any = ProxyHeadersMiddleware(app, "testclient")
+            return stack.enter_context(TestClient(proxied, raise_server_exceptions=False))
+
+        yield start
+
+
+def come(client: TestClient | Client, address: str = "192.0.2.1", path: str = SIGN_INS, **headers: str) -> Response:
+    return client.get(path, headers={"X-Forwarded-For": address} | headers)
+
+
+def statuses(client: TestClient | Client, times: int, address: str = "192.0.2.1", path: str = SIGN_INS) -> list[int]:
+    return [come(client, address, path).status_code for _ in range(times)]
+
+
+# How often an address may come
+
+
+def test_an_address_may_sign_in_sixty_times_a_minute(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit=Settings().auth_rate_limit)
+
+    assert statuses(client, 62) == [401] * 60 + [429] * 2
+
+
+def test_a_refusal_says_when_to_come_again(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit="1/minute")
+    come(client)
+    refused = come(client)
+
+    assert refused.json() | {"request_id": ""} == {
+        "type": "about:blank",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "Too many requests from this address; try again later.",
+        "error_code": "RATE_LIMITED",
+        "request_id": "",
+    }
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert 58 <= int(refused.headers["Retry-After"]) <= 60
+
+
+def test_a_refusal_of_the_token_endpoint_is_one_that_oauth_clients_read(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit="1/minute")
+    come(client)
+    refused = client.post(f"{API}/auth/token", headers={"X-Forwarded-For": "192.0.2.1"})
+
+    assert refused.status_code == 429
+    assert refused.json()["error_description"] == refused.json()["detail"]
+
+
+def test_who_comes_again_when_told_to_is_let_in(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit="1/2 second")
+    come(client)
+    sleep(0.7)
+    refused = come(client)
+    sleep(int(refused.headers["Retry-After"]))
+
+    assert refused.status_code == 429
+    assert come(client).status_code == 401
+
+
+def test_a_refusal_has_the_headers_of_every_answer(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit="1/minute", cors_origins=[SITE], environment="production")
+    passed, refused = [come(client, Origin=SITE, **{"X-Request-ID": "mine"}) for _ in range(2)]
+    of_this_answer = {"content-length", "content-type", "retry-after", "www-authenticate"}
+
+    assert (passed.status_code, refused.status_code) == (401, 429)
+    assert refused.headers["Access-Control-Allow-Origin"] == SITE
+    assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"]
+    assert refused.json()["request_id"] == refused.headers["X-Request-ID"] == "mine"
+    for name in passed.headers.keys() - of_this_answer:
+        assert refused.headers[name] == passed.headers[name], name
+
+
+def test_another_address_is_not_affected(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit="2/minute")
+
+    assert statuses(client, 3) == [401, 401, 429]
+    assert statuses(client, 3, "192.0.2.2") == [401, 401, 429]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_one"),
+    [
+        ("2001:db8::1", "2001:db8::2", True),  # one network of 64 bits is one household
+        ("2001:db8::1", "2001:DB8:0:0:ffff::", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("192.0.2.1", "192.0.2.1:4711", True),
+        ("unknown", "_hidden", False),
+    ],
+)
+def test_an_address_that_can_be_chosen_is_not_another_one(
+    first: str, second: str, are_one: bool, start: Callable[..., TestClient]
+) -> None:
+    client = start(auth_rate_limit="1/minute")
+
+    assert statuses(client, 1, first) + statuses(client, 1, second) == [401, 429 if are_one else 401]
+
+
+def test_every_route_below_auth_counts_and_no_other(start: Callable[..., TestClient], app: Stockroom) -> None:
+    client = start(auth_rate_limit="1/minute")
+    operations = [
+        (path.replace("{session_id}", "1"), method) for path, item in app.openapi()["paths"].items() for method in item
+    ]
+    come(client)
+    ours = {"X-Forwarded-For": "192.0.2.1"}
+    refused = {path for path, method in operations if client.request(method, path, headers=ours).status_code == 429}
+
+    assert refused == {path for path, _ in operations if path.startswith(f"{API}/auth/")}
+
+
+@pytest.mark.parametrize("path", [SIGN_INS, f"{API}/items", "/ready", "/nothing", "/docs", f"{API}/openapi.json"])
+def test_a_rate_for_everything_is_a_setting(path: str, start: Callable[..., TestClient]) -> None:
+    client = start(rate_limit="2/minute")
+    come(client, path="/nothing")
+    come(client, path=f"{API}/items")
+
+    assert come(client, path=path).json()["error_code"] == "RATE_LIMITED"
+    assert come(client, "192.0.2.2", path).status_code != 429
+
+
+def test_health_is_answered_however_often_it_is_asked_for(start: Callable[..., TestClient]) -> None:
+    assert set(statuses(start(rate_limit="1/minute"), 20, path="/health")) == {200}
+
+
+def test_without_that_setting_only_sign_ins_are_counted(start: Callable[..., TestClient]) -> None:
+    assert set(statuses(start(auth_rate_limit="1/minute"), 70, path=f"{API}/items")) == {401}
+
+
+def test_questions_of_browsers_are_not_counted(start: Callable[..., TestClient]) -> None:
+    client = start(auth_rate_limit="1/minute", cors_origins=[SITE])
+    asked = {"Origin": SITE, "Access-Control-Request-Method": "GET", "X-Forwarded-For": "192.0.2.1"}
+    answers = [client.options(SIGN_INS, headers=asked).status_code for _ in range(5)]
+
+    assert answers == [200] * 5
+    assert come(client).status_code == 401
+
+
+def test_addresses_that_stay_away_are_forgotten() -> None:
+    count = MemoryCount()
+
+    async def come_by(network: str, addresses: int) -> None:
+        for number in range(addresses):
+            await count.seconds_to_wait(parse("1/second"), "auth", f"{network}.{number}")
+
+    asyncio.run(come_by("10.0", 3_000))
+    sleep(1.2)
+    asyncio.run(come_by("10.1", 1))
+    sleep(0.2)  # what expired is looked for in a thread
+    asyncio.run(come_by("10.2", 3_000))
+
+    memory = count.limiter.storage
+    assert isinstance(memory, ForgetfulMemory)
+    assert len(memory.events) < 4_000
+
+
+# Whose word is taken for an address
+
+
+def test_a_client_cannot_choose_its_address(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")
+    app = create_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
+    with serving(app) as client:
+        answers = [come(client, f"192.0.2.{number}").status_code for number in range(5)]
+
+    assert answers == [401] * 3 + [429] * 2
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "127.0.0.0/8, 10.0.0.1", None])
+def test_a_trusted_proxy_speaks_for_its_clients(
+    trusted: str | None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trusted:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    app = create_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
+    with serving(app) as client:
+        answers = [statuses(client, 2, f"192.0.2.{number}") for number in range(3)]
+
+    assert answers == [[401, 429]] * 3
+
+
+def test_what_a_client_told_a_trusted_proxy_does_not_count(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
+    with serving(app) as client:
+        answers = [come(client, f"192.0.2.{number}, 198.51.100.1").status_code for number in range(5)]
+
+    assert answers == [401] * 3 + [429] * 2
+
+
+# One count for several processes
+
+
+class Redis:
+    """A real Redis server on this machine that keeps nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        path = shutil.which("redis-server")
+        assert path, "These tests start a Redis server; install one, so that redis-server can be found."
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
+        self.process = subprocess.Popen([path, *options], stdout=subprocess.DEVNULL)  # noqa: S603 - Redis itself
+        until(self._answers)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+    def _answers(self) -> bool:
+        with socket.socket() as attempt:
+            return attempt.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Generator[Redis]:
+    redis = Redis(tmp_path)
+    redis.start()
+    yield redis
+    redis.stop()
+
+
+def test_two_apps_share_one_count(start: Callable[..., TestClient], redis: Redis) -> None:
+    one, other = [start(auth_rate_limit="3/minute", rate_limit_storage=redis.url) for _ in range(2)]
+    answers = [come(client).status_code for client in (one, other, one, other, one)]
+
+    assert answers == [401] * 3 + [429] * 2
+    assert 58 <= int(come(other).headers["Retry-After"]) <= 60
+    assert come(other, "192.0.2.2").status_code == 401
+
+
+def test_without_redis_every_app_counts_for_itself(start: Callable[..., TestClient]) -> None:
+    one, other = [start(auth_rate_limit="1/minute") for _ in range(2)]
+
+    assert [come(client).status_code for client in (one, other, one, other)] == [401, 401, 429, 429]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_of_many_at_once_exactly_as_many_pass_as_may(is_shared: bool, settings: Settings, redis: Redis) -> None:
+    storage = redis.url if is_shared else "memory://"
+    app = create_app(settings.model_copy(update={"auth_rate_limit": "20/minute", "rate_limit_storage": storage}))
+
+    async def come_together(url: str) -> list[Response]:
+        async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=30) as client:
+            return await asyncio.gather(*(client.get(SIGN_INS) for _ in range(200)))
+
+    with serving(app) as client:
+        answers = asyncio.run(come_together(str(client.base_url)))
+
+    assert sorted(answer.status_code for answer in answers) == [401] * 20 + [429] * 180
+    assert {"Retry-After" in answer.headers for answer in answers if answer.status_code == 429} == {True}
+
+
+def test_without_redis_everybody_passes_and_the_log_says_so(
+    capsys: pytest.CaptureFixture[str], start: Callable[..., TestClient], redis: Redis
+) -> None:
+    client = start(auth_rate_limit="1/minute", rate_limit_storage=redis.url)
+    before = statuses(client, 2)
+    redis.stop()
+    meanwhile = statuses(client, 5)
+    log = capsys.readouterr().err
+    redis.start()
+    sleep(1.1)  # it is asked again after a second
+
+    assert (before, meanwhile) == ([401, 429], [401] * 5)
+    assert "WARNING" in log
+    assert "The rate limits cannot be counted: " in log
+    assert statuses(client, 2) == [401, 429]
+
+
+def test_a_redis_that_hangs_holds_nobody_up_for_long(start: Callable[..., TestClient]) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        client = start(auth_rate_limit="1/minute", rate_limit_storage=url)
+        started = monotonic()
+        answers = statuses(client, 10)
+
+    assert answers == [401] * 10
+    assert monotonic() - started < 3
+
+
+def test_health_does_not_ask_redis(start: Callable[..., TestClient], capsys: pytest.CaptureFixture[str]) -> None:
+    client = start(rate_limit="1/minute", rate_limit_storage=f"redis://127.0.0.1:{free_port()}/0")
+
+    assert come(client, path="/health").status_code == 200
+    assert "cannot be counted" not in capsys.readouterr().err
+
+
+def test_redis_is_asked_with_few_connections(redis: Redis) -> None:
+    async def ask_together() -> int:
+        count = RedisCount(redis.url)
+        await asyncio.gather(*(count.seconds_to_wait(parse("1/minute"), str(number)) for number in range(200)))
+        clients = await count.pool.get_connection()
+        await clients.send_command("CLIENT", "LIST", "TYPE", "normal")
+        listed = (await clients.read_response()).decode()
+        await count.close()
+        return len(listed.splitlines())
+
+    assert asyncio.run(ask_together()) <= gates.REDIS_CONNECTIONS
+
+
+# How many may wait
+
+probes = Router(public=True, prefix="/probes")
+gate = Event()
+
+
+@probes.get("/waits")
+def waits() -> None:
+    gate.wait(20)
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
+    """The app while as many requests are under way as may be."""
+    app.include_router(probes)
+    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 3)
+    gate.clear()
+    with TestClient(app, raise_server_exceptions=False) as client, ThreadPoolExecutor(3) as threads:
+        # Each tries again where it met the question below, which takes a place, too.
+        waiting = [threads.submit(until, lambda: client.get("/probes/waits").is_success) for _ in range(3)]
+        until(lambda: client.get("/ready").status_code == 503)
+        yield client
+        gate.set()
+        wait(waiting)
+        assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/ready", "/nothing", SIGN_INS, f"{API}/items", "/probes/waits"])
+def test_who_would_wait_too_long_is_told_so_at_once(path: str, crowded: TestClient) -> None:
+    answer = crowded.get(path)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_BUSY")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_health_is_answered_whoever_waits(crowded: TestClient) -> None:
+    assert crowded.get("/health").status_code == 200
+
+
+def test_a_request_that_fails_makes_room_for_the_next(
+    client: TestClient, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 1)
+    failing = [client.post(f"{API}/items", content=b"{").status_code for _ in range(3)]
+    failing += [ada.get("/items/999999").status_code, ada.get("/nothing").status_code]
+
+    assert failing == [401, 401, 401, 404, 404]
+    assert ada.get("/users/me").status_code == 200
+
+
+def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 1)
+    with serving(app) as client:
+        half = b"POST /api/v1/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as slow:
+            slow.sendall(half)
+            sleep(0.2)  # or the question below may come first, and take its place
+            until(lambda: client.get("/ready").status_code == 503)
+        until(lambda: client.get("/ready").status_code == 200)
+
+
+def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(settings: Settings) -> None:
+    app, many = create_app(settings.model_copy(update={"bcrypt_rounds": 9})), CORES + 2 * MOST_WAITING
+
+    async def sign_in(client: AsyncClient, number: int) -> Response:
+        form = {"username": f"{number}@example.com", "password": "wrong"}
+        return await client.post(f"{API}/auth/token", data=form)
+
+    async def sign_in_together(url: str) -> list[Response]:
+        async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=60) as client:
+            return await asyncio.gather(*(sign_in(client, number) for number in range(many)))
+
+    with serving(app) as client:
+        answers = asyncio.run(sign_in_together(str(client.base_url)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+
+    assert {answer.status_code for answer in answers} == {400, 503}
+    assert len(answers) - len(refused) >= MOST_WAITING
+    assert {answer.json()["error_code"] for answer in refused} == {"DATABASE_BUSY"}
+    assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+
+
+# The settings
+
+RATE = "write it as 60/minute or 1000/hour"
+STORAGE = "use memory:// or redis://host:port/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("APP_AUTH_RATE_LIMIT", "60", RATE),
+        ("APP_AUTH_RATE_LIMIT", "sixty/minute", RATE),
+        ("APP_AUTH_RATE_LIMIT", "60/fortnight", RATE),
+        ("APP_AUTH_RATE_LIMIT", "0/minute", RATE),
+        ("APP_AUTH_RATE_LIMIT", "-1/minute", RATE),
+        ("APP_AUTH_RATE_LIMIT", "60/minute;1/second", RATE),
+        ("APP_RATE_LIMIT", "hunter2", RATE),
+        ("APP_RATE_LIMIT_STORAGE", "memory", STORAGE),
+        ("APP_RATE_LIMIT_STORAGE", "memcached://localhost", STORAGE),
+        ("APP_RATE_LIMIT_STORAGE", "redis://", STORAGE),
+        ("APP_RATE_LIMIT_STORAGE", "redis://:hunter2@localhost:redis", STORAGE),
+        ("APP_RATE_LIMIT_STORAGE", "redis://localhost:65536/0", STORAGE),
+        ("APP_RATE_LIMIT_STORAGE", "redis://localhost/first", STORAGE),
+        ("APP_RATE_LIMIT_STORAGE", "redis://localhost/0?socket_timeout=never", STORAGE),
+    ],
+)
+def test_a_wrong_value_refuses_the_start_with_a_sentence(
+    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as refused:
+        load_settings()
+
+    assert str(refused.value) == f"{name} is wrong: {sentence}."
+
+
+def test_a_storage_whose_client_is_missing_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nothing(_name: str) -> None: ...
+
+    monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", "redis://localhost")
+    monkeypatch.setattr("importlib.util.find_spec", find_nothing)
+    with pytest.raises(SystemExit, match="uv sync --extra redis"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://localhost", "rediss://ada:p%2Fw@cache.example.com:6380/2", "redis://[::1]:6379"]
+)
+def test_a_right_storage_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", url)
+
+    assert load_settings().rate_limit_storage == url
