@@ -29,7 +29,7 @@ if sys.platform == "linux":
 HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:\[\]/@]+)(?::[0-9]{1,5})?")
 AUTH = "/api/v1/auth/"
 HEALTH = "/health"
-MOST_UNDER_WAY = 1_000  # about a second of work; whoever comes later would only wait for a time-out
+MOST_UNDER_WAY = 1_000  # some seconds of work; whoever comes later would only wait for a time-out
 REDIS_CONNECTIONS = 32
 REDIS_SECONDS = 0.5
 LAST_SECONDS = 15
