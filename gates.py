@@ -45,7 +45,8 @@ class HostGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it. Does no I/O of its own."""
-        if scope["type"] != "http" or self.serves(Headers(scope=scope).get("host", "")):
+        # Of two hosts a proxy may have taken the other one (RFC 9112, 3.2).
+        if scope["type"] != "http" or self.serves(", ".join(Headers(scope=scope).getlist("host"))):
             await self.app(scope, receive, send)
         else:
             await _refuse(HostNotAllowed(), scope, receive, send)
