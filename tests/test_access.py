@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from app import Stockroom, create_app
+from db import ending
+from models import PasswordReset, digest, now
 from settings import Settings
 from tests.conftest import PASSWORD
 
@@ -24,6 +27,8 @@ GET    /health                                       200       200         200  
 GET    /ready                                        200       200         200    -     200
 POST   /api/v1/auth/register                         201       201         201    -     201   {"email": "new@example.com", "full_name": "New", "password": "Correct-horse-1"}
 POST   /api/v1/auth/token                            200       200         200    -     200   username=owner@example.com&password=Correct-horse-1
+POST   /api/v1/auth/password-reset                   202       202         202    -     202   {"email": "owner@example.com"}
+PUT    /api/v1/auth/password-reset                   204       204         204    -     204   {"token": "the token of the owner", "new_password": "Correct-horse-2"}
 GET    /api/v1/auth/sessions                         401       401         200    -     200
 DELETE /api/v1/auth/sessions                         401       401         204    -     204
 DELETE /api/v1/auth/sessions/current                 401       401         204    -     204
@@ -71,6 +76,8 @@ PUBLIC = {
     "GET /ready",
     "POST /api/v1/auth/register",
     "POST /api/v1/auth/token",
+    "POST /api/v1/auth/password-reset",
+    "PUT /api/v1/auth/password-reset",
 }
 
 
@@ -118,6 +125,13 @@ PLACE_ORDER = next(route for route in ROUTES if str(route) == "POST /api/v1/orde
 CASES = [(route, caller) for route in ROUTES for caller in route.expected]
 
 
+def let_reset(app: Stockroom, user_id: int) -> None:
+    """Let the password of an account be set with the token of the table, as if it had been mailed."""
+    token_hash, an_hour = digest("the token of the owner"), timedelta(hours=1)
+    with ending(app.state.database.write()) as session:
+        session.add(PasswordReset(token_hash=token_hash, user_id=user_id, expires_at=now() + an_hour))
+
+
 @dataclass(frozen=True)
 class Company:
     """A database with everybody in it, the token that each caller sends, and the ids for the paths."""
@@ -133,7 +147,8 @@ def company(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Company
     path = tmp_path_factory.mktemp("company") / "app.db"
     shutil.copy(template, path)
     tokens: dict[str, str | None] = {"anonymous": None}
-    with TestClient(_app(path)) as client:
+    app = _app(path)
+    with TestClient(app) as client:
 
         def call(caller: str, method: str, path: str, json: object = None) -> Response:
             headers = {"Authorization": f"Bearer {tokens[caller]}"}
@@ -155,6 +170,7 @@ def company(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Company
         }
         call("member", "POST", "/posts/1/comments", {"content": "Good"})
         ids["notification_id"] = call("owner", "GET", "/notifications").json()["items"][0]["id"]
+        let_reset(app, ids["user_id"])
     return Company(path, tokens, ids)
 
 
