@@ -5,6 +5,7 @@ says what they were.
 """
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ from sqlalchemy.engine import make_url
 import models
 from tests.conftest import API, PASSWORD, Person
 from tests.servers import MANY, RoughServer, add_items, bearer_of, code, half_sent, lines, write_lock_held
-from tests.test_load import PATIENCE
+from tests.test_load import PATIENCE, ROOT
 
 Record = Callable[[str, object], None]
 
@@ -582,3 +583,14 @@ def test_a_postgres_server_may_crash_and_come_back_under_the_app(
     assert "Traceback" not in server.log
     record_property("orders acknowledged", len(orders))
     record_property("orders stored", stored)
+
+
+# The page
+
+
+def test_every_fault_is_on_the_page_and_no_other() -> None:
+    files = [ROOT / "tests" / f"test_{name}.py" for name in ("faults", "overload", "durability")]
+    tests = {test for file in files for test in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
+    page = (ROOT / "docs" / "reliability.md").read_text()
+
+    assert set(re.findall(r"`(test_\w+)`", page)) == tests - {"test_every_fault_is_on_the_page_and_no_other"}
