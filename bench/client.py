@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 HOST = "127.0.0.1"
+TIMEOUT = 20  # seconds
 
 
 class Refused(Exception):
@@ -61,7 +62,7 @@ def send(port: int, call: Call) -> Answer:
 
 def ask(port: int, call: Call) -> Answer:
     """Send one request, whatever the answer."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT)
     try:
         connection.request(call.method, call.path, call.body or None, dict(call.headers))
         response = connection.getresponse()

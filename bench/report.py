@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import typer
-
 from contestants import Contestant
 
 Rows = list[dict[str, Any]]
@@ -41,8 +39,8 @@ class Report:
     starts: Rows = field(default_factory=list[dict[str, Any]])
     growth: Rows = field(default_factory=list[dict[str, Any]])
 
-    def write(self, folder: Path) -> None:
-        """Write the three files, and print the Markdown."""
+    def write(self, folder: Path) -> str:
+        """Write the three files; returns the Markdown."""
         folder.mkdir(parents=True, exist_ok=True)
         name = "busy" if self.options["busy"] else "quiet"
         raw = {"options": self.options, "environment": self.environment}
@@ -51,7 +49,7 @@ class Report:
         markdown = "\n".join(self.markdown())
         (folder / f"{name}.md").write_text(markdown + "\n")
         (folder / f"{name}.svg").write_text("\n".join(self.svg()) + "\n")
-        typer.echo(markdown)
+        return markdown
 
     def markdown(self) -> Iterable[str]:
         """The tables."""
@@ -81,7 +79,8 @@ class Report:
         errors = sum(sum(row["errors"].values()) for row in rows)
         ratios = [mine["requests_per_second"] / its["requests_per_second"] for mine, its in pairs if _counts(mine, its)]
         ratio = "" if one.name == "stockroom" or not ratios else _spread(ratios, "{:.2f}")
-        rate = _spread([row["requests_per_second"] for row in rows], "{:,.0f}") if _counts(*rows) else "**fails**"
+        rates = [row["requests_per_second"] for row in rows]
+        rate = "**fails**" if errors else _spread(rates, "{:,.0f}") if min(rates) else "**none finished**"
         p50, p99 = (median(row[name] for row in rows) for name in ("p50_ms", "p99_ms"))
         label = LABELS.get(work, work)
         return f"| {label} | {connections} | {one.title} | {rate} | {ratio} | {p50:.1f} | {p99:.1f} | {errors} |"
@@ -104,12 +103,13 @@ class Report:
     def _growth(self) -> Iterable[str]:
         amounts = sorted({row["rows"] for row in self.growth})
         yield "\n## Growth\n"
-        yield "p50 in ms of Stockroom's lists and dashboard, one worker, one connection, by the rows of each kind.\n"
+        yield "Stockroom alone: median p50 in ms by the rows of each kind; one worker, one connection.\n"
         yield f"| path | {' | '.join(f'{amount:,}' for amount in amounts)} | last ÷ first |"
         yield f"|---|{'--:|' * (len(amounts) + 1)}"
         for path in dict.fromkeys(row["path"] for row in self.growth):
-            times = [row["p50_ms"] for row in self.growth if row["path"] == path]
-            failed = any(row["errors"] for row in self.growth if row["path"] == path)
+            rows = [row for row in self.growth if row["path"] == path]
+            failed = not _counts(*rows)
+            times = [median(row["p50_ms"] for row in rows if row["rows"] == amount) for amount in amounts]
             cells = " | ".join(f"{time:.1f}" for time in times)
             yield f"| `{path}` | {cells} | {'**fails**' if failed else f'{times[-1] / times[0]:.2f}'} |"
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def main(
 ) -> None:
     """Measure Stockroom beside its peers, on this machine, in one run."""
     wrk()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that those whom we started are ended, too
     chosen = [one for one in ALL if one.name in _chosen(only, [one.name for one in ALL])]
     works = _chosen(work, WORKS + EXTRAS)
     report = Report({"rounds": rounds, "seconds": seconds, "busy": busy}, environment(), chosen)
@@ -58,9 +60,10 @@ def main(
                 for number in range(1, rounds + 1):
                     for count in [int(text) for text in workers.split(",")]:
                         fleet.run_round(number, count, works)
+                    report.write(results)  # what there is so far, should a later round be interrupted
         if "growth" in works:
-            report.growth = measure_growth(Path(folder), ALL[0], grow_to, seconds)
-    report.write(results)
+            report.growth = measure_growth(Path(folder), ALL[0], grow_to, rounds, seconds)
+    typer.echo(report.write(results))
 
 
 class Fleet:
@@ -137,6 +140,7 @@ class Fleet:
         else:
             drive(server.port, calls, connections, min(1, self.seconds))
             result = drive(server.port, calls, connections, self.seconds)
+            result.errors.update(faults_afterwards(server, calls))
         self.record(number, one, server, work, connections, result)
         if work not in READS:
             self.retire(one)
@@ -184,6 +188,15 @@ def check(server: Server, calls: Sequence[Call]) -> list[bytes]:
     name = f"{time.monotonic_ns() % 10**13:014d}".encode()
     asked = [replace(call, body=call.body.replace(UNIQUE.encode(), name)) for _, call in sorted(kinds.items())]
     return [client.send(server.port, call).body for call in asked]
+
+
+def faults_afterwards(server: Server, calls: Sequence[Call]) -> dict[str, int]:
+    """Whether it still answers: wrk does not count the requests that wait for ever."""
+    try:
+        check(server, calls)
+    except (Refused, OSError):  # OSError: no answer in time, or no connection
+        return {"afterwards": 1}
+    return {}
 
 
 def _shape(body: bytes) -> object:
