@@ -78,7 +78,7 @@ class Report:
         pairs = [(ours[row["round"]], row) for row in rows if row["round"] in ours]
         errors = sum(sum(row["errors"].values()) for row in rows)
         ratios = [mine["requests_per_second"] / its["requests_per_second"] for mine, its in pairs if _counts(mine, its)]
-        ratio = "" if one.name == "stockroom" or not ratios else _spread(ratios, "{:.2f}")
+        ratio = "" if one.name == "stockroom" or not ratios or not _counts(*rows) else _spread(ratios, "{:.2f}")
         rates = [row["requests_per_second"] for row in rows]
         rate = "**fails**" if errors else _spread(rates, "{:,.0f}") if min(rates) else "**none finished**"
         p50, p99 = (median(row[name] for row in rows) for name in ("p50_ms", "p99_ms"))
