@@ -197,7 +197,14 @@ def operations(company: Company) -> dict[str, Any]:
 
 
 def _app(path: Path) -> Stockroom:
-    return create_app(Settings(database_url=f"sqlite:///{path}", environment="development", bcrypt_rounds=4))
+    return create_app(
+        Settings(
+            database_url=f"sqlite:///{path}",
+            environment="development",
+            bcrypt_rounds=4,
+            auth_rate_limit="100000/minute",
+        )
+    )
 
 
 @pytest.mark.parametrize(("route", "caller"), CASES, ids=str)

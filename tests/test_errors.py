@@ -16,7 +16,7 @@ from app import Stockroom, create_app
 from db import SQLITE, WriteSession
 from errors import database_problem
 from models import Item
-from problems import Invalid, NotFound, Problem, TooManyAttempts
+from problems import Invalid, NotFound, OrderNotPending, OutOfStock, Problem, RateLimited, TooManyAttempts
 from routing import Router
 from settings import Settings
 from tests.conftest import API, Person
@@ -39,11 +39,17 @@ CONTRACT = {
     "Conflict": (409, "CONFLICT"),
     "EmailTaken": (409, "EMAIL_TAKEN"),
     "ItemNameTaken": (409, "ITEM_NAME_TAKEN"),
+    "OutOfStock": (409, "OUT_OF_STOCK"),
+    "OrderNotPending": (409, "ORDER_NOT_PENDING"),
+    "ItemHasOrders": (409, "ITEM_HAS_ORDERS"),
+    "UserHasOrders": (409, "USER_HAS_ORDERS"),
     "LastAdmin": (409, "LAST_ADMIN"),
     "VersionConflict": (412, "VERSION_CONFLICT"),
     "BodyTooLarge": (413, "BODY_TOO_LARGE"),
     "Invalid": (422, "VALIDATION_ERROR"),
+    "IdempotencyKeyReused": (422, "IDEMPOTENCY_KEY_REUSED"),
     "TooManyAttempts": (429, "TOO_MANY_ATTEMPTS"),
+    "RateLimited": (429, "RATE_LIMITED"),
     "InternalError": (500, "INTERNAL_ERROR"),
     "DatabaseBusy": (503, "DATABASE_BUSY"),
     "DatabaseUnavailable": (503, "DATABASE_UNAVAILABLE"),
@@ -58,8 +64,12 @@ def made(name: str) -> Problem:
         return NotFound("item", 5)
     if name == "Invalid":
         return Invalid([{"loc": ("body", "name"), "msg": "Field required", "type": "missing"}])
-    if name == "TooManyAttempts":
-        return TooManyAttempts(7)
+    if name == "OutOfStock":
+        return OutOfStock([(5, 3, 2)])
+    if name == "OrderNotPending":
+        return OrderNotPending("cancelled")
+    if name in ("TooManyAttempts", "RateLimited"):
+        return {"TooManyAttempts": TooManyAttempts, "RateLimited": RateLimited}[name](7)
     return KINDS[name]()
 
 
@@ -113,7 +123,7 @@ def test_every_problem_has_the_one_shape(client: TestClient, name: str) -> None:
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert body.pop("detail").endswith(".")
-    assert (body.pop("errors", None) is not None) == (status == 422)
+    assert (body.pop("errors", None) is not None) == (name in ("Invalid", "OutOfStock"))
     assert body == {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -128,6 +138,7 @@ def test_every_problem_has_the_one_shape(client: TestClient, name: str) -> None:
     [
         ("NotAuthenticated", "www-authenticate", "Bearer"),
         ("TooManyAttempts", "retry-after", "7"),
+        ("RateLimited", "retry-after", "7"),
         ("DatabaseBusy", "retry-after", "1"),
         ("DatabaseUnavailable", "retry-after", "5"),
     ],

@@ -52,7 +52,15 @@ class Company(RuleBasedStateMachine):
         super().__init__()
         shutil.copy(template, folder / "app.db")
         url = f"sqlite:///{folder}/app.db"
-        app = create_app(Settings(database_url=url, environment="development", bcrypt_rounds=4, log_level="WARNING"))
+        app = create_app(
+            Settings(
+                database_url=url,
+                environment="development",
+                bcrypt_rounds=4,
+                auth_rate_limit="100000/minute",
+                log_level="WARNING",
+            )
+        )
         self.running = ExitStack()
         client = self.running.enter_context(TestClient(app))
         self.people = [_joined(client, name) for name in ("ada", "zoe", "max")]

@@ -260,7 +260,7 @@ def documented(app: Stockroom, method: str, path: str) -> dict[str, str]:
     [
         ("get", f"{API}/items/{{item_id}}", "200 304 400 401 404 422 500 503"),
         ("patch", f"{API}/items/{{item_id}}", "200 400 401 403 404 409 412 413 422 500 503 507"),
-        ("delete", f"{API}/items/{{item_id}}", "204 400 401 403 404 412 422 500 503 507"),
+        ("delete", f"{API}/items/{{item_id}}", "204 400 401 403 404 409 412 422 500 503 507"),
         ("get", f"{API}/items", "200 400 401 422 500 503"),
         ("post", f"{API}/auth/register", "201 400 403 409 413 422 500 503 507"),
         ("post", f"{API}/auth/token", "200 400 413 422 429 500 503 507"),
