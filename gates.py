@@ -26,7 +26,7 @@ from settings import Settings
 if sys.platform == "linux":
     import resource
 
-HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:\[\]/@]+)(?::[0-9]{1,5})?")
+HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 AUTH = "/api/v1/auth/"
 HEALTH = "/health"
 MOST_UNDER_WAY = 1_000  # some seconds of work; whoever comes later would only wait for a time-out
