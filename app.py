@@ -134,7 +134,7 @@ async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     """Start and stop the app; what blocks is done in a thread."""
     end_in_time()
     open_many_files()
-    app.state.hashing_slots = passwords.hashing_slots()
+    app.state.hashing_slots = passwords.HashingSlots()
     app.state.mailer = Mailer(app.settings)
     await run_in_threadpool(_start, app)
     try:

@@ -52,14 +52,22 @@ async def hashing(request: Request, work: Callable[[], T]) -> T:
     Raises:
         DatabaseBusy: so many wait that their clients would give up first.
     """
-    if request.app.state.hashing_slots.statistics().tasks_waiting >= MOST_WAITING:
+    slots: HashingSlots = request.app.state.hashing_slots
+    if slots.taken >= CORES + MOST_WAITING:
         raise DatabaseBusy
-    return await to_thread.run_sync(work, limiter=request.app.state.hashing_slots)
+    slots.taken += 1  # the limiter itself counts a moment later, when all of a burst have passed the line above
+    try:
+        return await to_thread.run_sync(work, limiter=slots.limiter)
+    finally:
+        slots.taken -= 1
 
 
-def hashing_slots() -> CapacityLimiter:
+class HashingSlots:
     """How many passwords are hashed at once: sign-ins must not take every core from everyone else."""
-    return CapacityLimiter(CORES)
+
+    def __init__(self) -> None:
+        self.limiter = CapacityLimiter(CORES)
+        self.taken = 0
 
 
 @dataclass(frozen=True)
