@@ -1,36 +1,35 @@
 """Who is calling: access tokens are checked here, and the account behind one is read in the route's own thread."""
 
+from functools import lru_cache
+from time import time
 from typing import Annotated, Any, Literal
 
 import jwt
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
+from fastapi.security.base import SecurityBase
+from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import BaseModel, Field
-from sqlalchemy import bindparam
-from sqlmodel import Session, col, select
+from sqlalchemy import bindparam, select
+from sqlmodel import Session, col
 
-from models import Id, LoginSession, User
+from errors import TOKEN_PATH
+from models import Id, LoginSession, Principal, User
 from problems import Forbidden, NotAuthenticated
 from routing import Deferred, raises
 
 LONGEST_TOKEN = 4096
 
 
-def read_access_token(token: str | None, secret_key: str) -> tuple[int, int]:
+def read_access_token(token: str, secret_key: str) -> tuple[int, int]:
     """The ids of the user and of the login session that an access token names.
 
     Raises:
-        NotAuthenticated: it is missing, malformed, expired, or not an access token.
+        NotAuthenticated: it is malformed, expired, or not an access token.
     """
-    if token is None or len(token) > LONGEST_TOKEN:
+    claims = _verified(token, secret_key)
+    if claims.exp <= time():
         raise NotAuthenticated
-    try:
-        claims = Claims.model_validate(
-            jwt.decode(token, secret_key, algorithms=["HS256"], options=ACCESS_TOKEN_OPTIONS)
-        )
-    # Beside its own errors PyJWT lets through what json and int raise for hostile headers and claims.
-    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise NotAuthenticated from error
     return claims.sub, claims.sid
 
 
@@ -39,6 +38,7 @@ class Claims(BaseModel):
 
     sub: Id
     sid: Annotated[Id, Field(strict=True)]
+    exp: float
     type: Literal["access"]
 
 
@@ -48,28 +48,36 @@ ACCESS_TOKEN_OPTIONS: Any = {  # Any: the TypedDict of these options is private 
 }
 
 
-bearer = OAuth2PasswordBearer("/api/v1/auth/token", refreshUrl="/api/v1/auth/token", auto_error=False)
+@lru_cache(maxsize=1_000)
+def _verified(token: str, secret_key: str) -> Claims:
+    # The same text is signed the same for ever, and comes with every request of a quarter of an hour.
+    if len(token) > LONGEST_TOKEN:
+        raise NotAuthenticated
+    try:
+        return Claims.model_validate(jwt.decode(token, secret_key, algorithms=["HS256"], options=ACCESS_TOKEN_OPTIONS))
+    # Beside its own errors PyJWT lets through what json and int raise for hostile headers and claims.
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise NotAuthenticated from error
 
 
 # Made once: every request runs it, and building a statement takes longer than SQLite needs to answer it.
-LIVING_USER = (
-    select(User)
+LIVING_PRINCIPAL = (
+    select(*(getattr(User, field) for field in Principal._fields))
     .join(LoginSession, col(LoginSession.user_id) == User.id)
-    .where(User.id == bindparam("user_id"), LoginSession.id == bindparam("session_id"), col(User.is_active))
+    .where(col(User.id) == bindparam("user_id"), col(LoginSession.id) == bindparam("session_id"), col(User.is_active))
 )
 
 
-class Caller(Deferred[User]):
+class Caller(Deferred[Principal]):
     """Who calls, by the access token; the account is read when the route has its session."""
 
-    def __init__(self, request: Request, token: str | None, *, must_be_admin: bool) -> None:
-        if len(request.headers.getlist("authorization")) > 1:  # a proxy may read the other one
-            raise NotAuthenticated
-        self.user_id, self.session_id = read_access_token(token, request.app.state.secret_key)
+    def __init__(self, user_id: int, session_id: int, *, must_be_admin: bool) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
         self.must_be_admin = must_be_admin
-        self.found: tuple[Session, User] | None = None
+        self.found: tuple[Session, Principal] | None = None
 
-    def resolve(self, request: Request, session: Session) -> User:
+    def resolve(self, request: Request, session: Session) -> Principal:
         """The active account behind the token, as of now; read once in each session.
 
         Raises:
@@ -79,9 +87,10 @@ class Caller(Deferred[User]):
         if self.found is not None and self.found[0] is session:
             return self.found[1]
         ids = {"user_id": self.user_id, "session_id": self.session_id}
-        user = session.exec(LIVING_USER, params=ids).one_or_none()
-        if user is None:
+        row = session.connection().execute(LIVING_PRINCIPAL, ids).one_or_none()
+        if row is None:
             raise NotAuthenticated
+        user = Principal(*row)
         request.state.user_id = session.info["actor_id"] = user.id
         if self.must_be_admin:
             user.require_admin()
@@ -101,28 +110,40 @@ class CallersSession(Deferred[int]):
         return self.caller.session_id
 
 
-# These dependencies are `async def` so that they need no thread; they only check a signature and do no I/O.
+class Guard(SecurityBase):
+    """The dependency that finds out who calls; a class, so that the documentation knows where to get a token.
+
+    It is `async def` so that it needs no thread, and only checks a signature: it does no I/O.
+    """
+
+    model = OAuth2PasswordBearer(TOKEN_PATH, refreshUrl=TOKEN_PATH).model
+    scheme_name = "OAuth2PasswordBearer"
+
+    def __init__(self, *, must_be_admin: bool) -> None:
+        self.must_be_admin = must_be_admin
+
+    async def __call__(self, request: Request) -> Caller:
+        """The caller, by the token in `Authorization` (RFC 6750, 2.1)."""
+        values = request.headers.getlist("authorization")
+        if len(values) != 1:  # of two a proxy may read the other one
+            raise NotAuthenticated
+        scheme, token = get_authorization_scheme_param(values[0])
+        if scheme.lower() != "bearer":
+            raise NotAuthenticated
+        ids = read_access_token(token, request.app.state.secret_key)
+        request.scope["caller"] = caller = Caller(*ids, must_be_admin=self.must_be_admin)
+        return caller
 
 
-@raises(NotAuthenticated)
-async def current_user(request: Request, token: Annotated[str | None, Depends(bearer)]) -> Caller:
-    """The caller, whoever it is."""
-    request.scope["caller"] = caller = Caller(request, token, must_be_admin=False)
-    return caller
-
-
-@raises(NotAuthenticated, Forbidden)
-async def admin_user(request: Request, token: Annotated[str | None, Depends(bearer)]) -> Caller:
-    """The caller, who must be an admin."""
-    request.scope["caller"] = caller = Caller(request, token, must_be_admin=True)
-    return caller
+current_user = raises(NotAuthenticated)(Guard(must_be_admin=False))
+admin_user = raises(NotAuthenticated, Forbidden)(Guard(must_be_admin=True))
 
 
 async def current_session(caller: Annotated[Caller, Depends(current_user)]) -> CallersSession:
-    """The caller's login session."""
+    """The caller's login session. Does no I/O."""
     return CallersSession(caller)
 
 
-CurrentUser = Annotated[User, Depends(current_user)]
-AdminUser = Annotated[User, Depends(admin_user)]
+CurrentUser = Annotated[Principal, Depends(current_user)]
+AdminUser = Annotated[Principal, Depends(admin_user)]
 CurrentSession = Annotated[int, Depends(current_session)]

@@ -25,8 +25,8 @@ from models import (
     NotificationUpdate,
     Order,
     OrderPublic,
+    Principal,
     StockSummary,
-    User,
     UserPublic,
     now,
 )
@@ -90,7 +90,7 @@ def get_dashboard(user: CurrentUser, session: ReadSession) -> Dashboard:
     )
 
 
-def _counts(session: Session, user: User) -> tuple[int, StockSummary]:
+def _counts(session: Session, user: Principal) -> tuple[int, StockSummary]:
     """All the numbers that need no list of their own, in one statement."""
     unread = select(func.count()).where(Notification.user_id == user.id, col(Notification.read_at).is_(None))
     value_cents = col(Item.price_cents) * col(Item.quantity)
@@ -104,7 +104,7 @@ def _counts(session: Session, user: User) -> tuple[int, StockSummary]:
     return unread_count, summary
 
 
-def _orders_per_day(session: Session, user: User) -> list[DaySummary]:
+def _orders_per_day(session: Session, user: Principal) -> list[DaySummary]:
     """The last days, those without an order included; one statement, grouped by the date in UTC."""
     today = now().replace(hour=0, minute=0, second=0, microsecond=0)
     days = [(today - timedelta(days=back)).date() for back in reversed(range(DAYS))]

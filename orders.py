@@ -9,7 +9,7 @@ from callers import CurrentUser
 from db import ReadSession, WriteSession
 from errors import documented_not_found, problems
 from lists import Filters, IfMatch, Page, PageOf, Paging, order_by, sortable
-from models import Id, IdempotencyKey, Order, OrderCreate, OrderPublic, OrderStatus, OrderUpdate, User
+from models import Id, IdempotencyKey, Order, OrderCreate, OrderPublic, OrderStatus, OrderUpdate, Principal
 from problems import Forbidden, IdempotencyKeyReused, OrderNotPending, OutOfStock
 from routing import Router
 
@@ -32,7 +32,7 @@ class OrderFilters(Filters):
     user_id: Id | None = None
     sort: Annotated[str, sortable("created_at", "total_cents")] = "-created_at"
 
-    def orders(self, user: User) -> SelectOfScalar[Order]:
+    def orders(self, user: Principal) -> SelectOfScalar[Order]:
         """The orders that pass and that `user` may see.
 
         Raises:

@@ -16,6 +16,8 @@ from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from db import Database, ending
 from errors import Responses, documented_not_found, merged, problems
@@ -71,9 +73,14 @@ class Route(APIRoute):
         if not self.is_async:
             endpoint = _in_one_thread(endpoint, self)
         super().__init__(path, endpoint, **options)
+        self.fixed_part = path.partition("{")[0]
         self.responses = merged(_implied_problems(self), _implied_headers(self), self.responses)
         self.query_names = frozenset(_query_names(self.dependant))
         self.shape: TypeAdapter[Any] | None = TypeAdapter(self.response_model) if self.response_model else None
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Starlette's answer, after a glance that costs less: a request asks one route after the other."""
+        return super().matches(scope) if self.fixed_part in scope["path"] else (Match.NONE, {})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, reading the body strictly. Does no I/O of its own."""

@@ -17,6 +17,7 @@ from models import (
     PasswordChange,
     Post,
     PostPublic,
+    Principal,
     ProfileUpdate,
     Role,
     User,
@@ -74,7 +75,7 @@ async def changed_password(
 
 
 @router.get("/me", response_model=UserPublic)
-def get_me(user: CurrentUser, session: ReadSession) -> User:
+def get_me(user: CurrentUser, session: ReadSession) -> Principal:
     """Show the caller's own account."""
     return user
 

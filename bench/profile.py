@@ -47,7 +47,7 @@ LAYERS = [
     ("middleware: gates", "gates:QueueGate.__call__"),
     ("log line", "logs:_Exchange._log"),
     ("FastAPI: parameters and dependencies", "fastapi.routing:solve_dependencies"),
-    ("token", "auth:read_access_token"),
+    ("token", "callers:Guard.__call__"),
     ("strict JSON of the body", "strict:StrictRequest.json"),
     ("strict query", "strict:refuse_unknown_query"),
     ("hop to a thread and back", "anyio.to_thread:run_sync"),

@@ -58,12 +58,12 @@ POST   /api/v1/orders                                1    8
 GET    /api/v1/orders/{order_id}                     1    3
 PATCH  /api/v1/orders/{order_id}                     1    8
 GET    /api/v1/posts                                 1    2
-POST   /api/v1/posts                                 1    4
+POST   /api/v1/posts                                 1    5
 GET    /api/v1/posts/{post_id}                       1    2
 PATCH  /api/v1/posts/{post_id}                       1    5
-DELETE /api/v1/posts/{post_id}                       1    8
+DELETE /api/v1/posts/{post_id}                       1    7
 GET    /api/v1/posts/{post_id}/comments              1    3
-POST   /api/v1/posts/{post_id}/comments              1    4
+POST   /api/v1/posts/{post_id}/comments              1    5
 GET    /api/v1/posts/{post_id}/comments/{comment_id} 1    2
 PATCH  /api/v1/posts/{post_id}/comments/{comment_id} 1    4
 DELETE /api/v1/posts/{post_id}/comments/{comment_id} 1    4
