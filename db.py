@@ -9,6 +9,7 @@ from functools import partial
 from types import ModuleType
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from loguru import logger
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
@@ -84,6 +85,9 @@ class Database:
         self.engine = _sqlite_engine(settings) if settings.on_sqlite else _postgres_engine(settings)
         self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(**POSTGRES_READER)
         self._writer = self.engine.execution_options(immediate=True)
+        # Requests wait for their turn without holding a thread, so threads cannot run out.
+        self.readers = CapacityLimiter(READERS)
+        self.writers = CapacityLimiter(WRITERS)
 
     def read(self) -> Session:
         """A session that sees one moment of the database and never writes."""
@@ -122,15 +126,18 @@ def has_wal_reset_fault(version: tuple[int, int, int]) -> bool:
     return version >= (3, 7, 0) and not mended
 
 
+# What a route of `routing.Router` asks for; that opens the session in the route's own thread. A route of FastAPI's own
+# `APIRouter` runs these two. Opening a session does no I/O; ending it does, in a thread.
+
+
 async def read_session(request: Request) -> AsyncGenerator[Session]:
-    """Give a reading session; opening it does no I/O, and the route ends it in its own thread."""
+    """Give a reading session."""
     database: Database = request.app.state.database
     session = database.read()
     try:
         yield session
     finally:
-        if session.in_transaction():  # the route was not a `routing.Route`, or never ran
-            await run_in_threadpool(session.close)
+        await run_in_threadpool(session.close)
 
 
 async def write_session(request: Request) -> AsyncGenerator[Session]:
@@ -139,15 +146,13 @@ async def write_session(request: Request) -> AsyncGenerator[Session]:
     session = database.write()
     try:
         yield session
-        if session.in_transaction():  # the route was not a `routing.Route`
-            await run_in_threadpool(session.commit)
+        await run_in_threadpool(session.commit)
     finally:
-        if session.in_transaction():
-            await run_in_threadpool(session.close)
+        await run_in_threadpool(session.close)
 
 
 # scope="function": the exit code runs before the response is sent, so a commit that fails is never answered 201.
-# max_concurrency: requests wait for their turn without holding a thread, so threads cannot run out.
+# max_concurrency: here, too, requests wait without holding a thread.
 ReadSession = Annotated[Session, Depends(read_session, scope="function", max_concurrency=READERS)]
 WriteSession = Annotated[Session, Depends(write_session, scope="function", max_concurrency=WRITERS)]
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar, cast
 
+from anyio import to_thread
 from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
@@ -19,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from db import Database, ending
+from db import Database, ReadSession, WriteSession, ending
 from errors import Responses, documented_not_found, merged, problems
 from models import Versioned
 from problems import (
@@ -207,31 +208,42 @@ def _raised_by(dependant: Dependant) -> Iterable[type[Problem]]:
 
 
 def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., Any]:
-    """Wrap an endpoint so that all its work is done in the one thread that FastAPI gives it."""
+    """Wrap an endpoint so that one thread does all its work, its session included.
+
+    FastAPI does not see the session: to enter and to leave a dependency costs it more than a row costs SQLite.
+    """
     signature = inspect.signature(endpoint, eval_str=True)
-    names = {parameter.annotation: name for name, parameter in signature.parameters.items()}
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "session"]
+    session_kind = getattr(signature.parameters.get("session"), "annotation", None)
+    reads, writes = session_kind == ReadSession, session_kind == WriteSession
+    names = {parameter.annotation: parameter.name for parameter in parameters}
     takes_request = Request in names
     request_name = names.get(Request, "http_request")
     response_name = names.get(Response, "")
 
-    @functools.wraps(endpoint)
-    def run(**values: Any) -> Response:
-        request: Request = values[request_name] if takes_request else values.pop(request_name)
-        session: Session | None = values.get("session")
-        if session is None:
+    def work(request: Request, values: dict[str, Any]) -> Response:
+        if not (reads or writes):
             refuse_unknown_query(request, route.query_names)
             return route.respond(request, endpoint(**values), values.get(response_name))
-        with ending(session):
+        database: Database = request.app.state.database
+        with ending(database.write() if writes else database.read()) as session:
             if caller := request.scope.get("caller"):  # be it a parameter or only a dependency of one
                 caller.resolve(request, session)
             values = {name: _resolved(value, request, session) for name, value in values.items()}
             refuse_unknown_query(request, route.query_names)  # after the caller is known
-            return route.respond(request, endpoint(**values), values.get(response_name))
+            return route.respond(request, endpoint(session=session, **values), values.get(response_name))
+
+    @functools.wraps(endpoint)
+    async def run(**values: Any) -> Response:
+        """Wait for a turn and do the work; does no I/O itself."""
+        request: Request = values[request_name] if takes_request else values.pop(request_name)
+        database: Database = request.app.state.database
+        turns = database.writers if writes else database.readers if reads else None
+        return await to_thread.run_sync(work, request, values, limiter=turns)
 
     if not takes_request:
-        request_parameter = inspect.Parameter(request_name, inspect.Parameter.KEYWORD_ONLY, annotation=Request)
-        signature = signature.replace(parameters=[*signature.parameters.values(), request_parameter])
-    run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
+        parameters.append(inspect.Parameter(request_name, inspect.Parameter.KEYWORD_ONLY, annotation=Request))
+    run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
     return run
 
 
