@@ -1,5 +1,7 @@
 """Stockroom: the app, put together. `uv run fastapi dev app.py` starts it."""
 
+import gc
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -137,6 +139,9 @@ async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     app.state.hashing_slots = passwords.HashingSlots()
     app.state.mailer = Mailer(app.settings)
     await run_in_threadpool(_start, app)
+    if gc.get_freeze_count() == 0:
+        gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
+    sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them
     try:
         yield
     finally:

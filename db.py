@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
+from time import monotonic, sleep
 from types import ModuleType
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from loguru import logger
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
@@ -19,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
+from lanes import Lane
 from problems import Problem
 from settings import Settings, get_settings
 
@@ -47,8 +49,15 @@ POOL_SIZE = 2 * READERS + WRITERS + 4
 # What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
 POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
+ONE_OF_SEVERAL = multiprocessing.parent_process() is not None  # one of uvicorn's workers, or the one of a reloader
+BUSY_SECONDS = 5
+BUSY_TIMEOUT = f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}"
+BETWEEN_TRIES = 0.001  # seconds
+IN_A_ROW = 32  # transactions
+WRITES = count(1)
+
 SQLITE_PRAGMAS = (
-    "busy_timeout=5000",  # first: the other pragmas may have to wait for a lock, too
+    f"busy_timeout={1000 * BUSY_SECONDS}",  # first: the other pragmas may have to wait for a lock, too
     "journal_mode=WAL",  # readers go on while the writer writes
     "foreign_keys=ON",  # off by default, for the sake of databases older than 2009
     "trusted_schema=OFF",  # a crafted file must not run functions from its schema
@@ -85,9 +94,8 @@ class Database:
         self.engine = _sqlite_engine(settings) if settings.on_sqlite else _postgres_engine(settings)
         self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(**POSTGRES_READER)
         self._writer = self.engine.execution_options(immediate=True)
-        # Requests wait for their turn without holding a thread, so threads cannot run out.
-        self.readers = CapacityLimiter(READERS)
-        self.writers = CapacityLimiter(WRITERS)
+        self.readers = Lane(READERS)
+        self.writers = Lane(WRITERS)
 
     def read(self) -> Session:
         """A session that sees one moment of the database and never writes."""
@@ -108,8 +116,7 @@ class Database:
             return
         version: tuple[int, int, int] = SQLITE.sqlite_version_info
         logger.info("Database: SQLite {} ({})", SQLITE.sqlite_version, SQLITE.__name__.split(".")[0])
-        one_of_several = multiprocessing.parent_process() is not None and self.settings.environment == "production"
-        if has_wal_reset_fault(version) and one_of_several:
+        if has_wal_reset_fault(version) and ONE_OF_SEVERAL and self.settings.environment == "production":
             logger.warning(
                 "SQLite {} may corrupt its WAL when several workers write; install pysqlite3, or run one worker",
                 SQLITE.sqlite_version,
@@ -221,9 +228,33 @@ def _prepare_sqlite_connection(synchronous: str, connection: Any, _entry: Connec
 def _begin_sqlite_transaction(connection: Connection) -> None:
     # IMMEDIATE takes the write lock before the first read: a deferred transaction that turns from reading to
     # writing fails at once when another one wrote meanwhile, and busy_timeout does not help it.
-    immediate = connection.get_execution_options().get("immediate", False)
     driver_connection: Any = connection.connection.dbapi_connection
-    driver_connection.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    if connection.get_execution_options().get("immediate", False):
+        _take_write_lock(driver_connection)
+    else:
+        driver_connection.execute("BEGIN")
+
+
+def _take_write_lock(connection: Any) -> None:
+    """Begin to write, when no other process does so any more.
+
+    SQLite's own way to wait asks ever more rarely, at last ten times a second, while its owner writes on and on.
+    So we ask every millisecond, and one of several workers stands back after so many transactions.
+    """
+    if ONE_OF_SEVERAL and next(WRITES) % IN_A_ROW == 0:
+        sleep(2 * BETWEEN_TRIES)
+    give_up_at = monotonic() + BUSY_SECONDS
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                return connection.execute("BEGIN IMMEDIATE")
+            except SQLITE.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != SQLITE.SQLITE_BUSY or monotonic() > give_up_at:
+                    raise
+            sleep(BETWEEN_TRIES)
+    finally:
+        connection.execute(BUSY_TIMEOUT)
 
 
 def _end_sqlite_transaction(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:

@@ -5,9 +5,9 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from anyio import to_thread
 from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
@@ -235,11 +235,13 @@ def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., 
 
     @functools.wraps(endpoint)
     async def run(**values: Any) -> Response:
-        """Wait for a turn and do the work; does no I/O itself."""
+        """Wait for a turn and have the work done; does no I/O itself."""
         request: Request = values[request_name] if takes_request else values.pop(request_name)
+        if not (reads or writes):
+            return await run_in_threadpool(work, request, values)
         database: Database = request.app.state.database
-        turns = database.writers if writes else database.readers if reads else None
-        return await to_thread.run_sync(work, request, values, limiter=turns)
+        lane = database.writers if writes else database.readers
+        return await lane.run(partial(work, request, values))
 
     if not takes_request:
         parameters.append(inspect.Parameter(request_name, inspect.Parameter.KEYWORD_ONLY, annotation=Request))

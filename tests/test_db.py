@@ -1,6 +1,5 @@
 """The database: what is in force on a connection, and what becomes of a write that fails."""
 
-import multiprocessing
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -394,7 +393,7 @@ def test_a_faulty_version_is_warned_of_where_several_workers_run(
     library = SimpleNamespace(__name__="sqlite3", sqlite_version=version, sqlite_version_info=numbers)
     database = Database(settings.model_copy(update={"environment": "production"}))
     monkeypatch.setattr(db, "SQLITE", library)  # only one version is at hand
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: is_worker or None)
+    monkeypatch.setattr(db, "ONE_OF_SEVERAL", is_worker)
     database.log_version()
 
     assert [line.split()[0] for line in logged] == ["INFO", "WARNING"][: 1 + warned]

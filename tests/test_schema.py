@@ -13,6 +13,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, create_engine, inspect
 from sqlmodel import SQLModel
@@ -346,3 +347,24 @@ def test_a_server_on_a_refused_database_ends_with_the_sentence(
     assert ended.returncode == 3
     assert ended.stderr.count(sentence) == 1
     assert "Traceback" not in ended.stderr
+
+
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    scripts = ScriptDirectory.from_config(schema.alembic_config())
+    known, newest = schema.revisions()
+
+    assert known == {script.revision for script in scripts.walk_revisions()}
+    assert newest == set(scripts.get_heads())
+
+
+def test_a_start_with_nothing_to_migrate_does_without_alembic(settings: Settings) -> None:
+    """It would take a tenth of the memory."""
+    schema.upgrade(Database(settings))
+    start = (
+        "import sys, schema; from db import Database; from settings import load_settings;"
+        "schema.upgrade(Database(load_settings())); print('alembic' in sys.modules)"
+    )
+    environment = os.environ | {"APP_DATABASE_URL": settings.database_url}
+    found = subprocess.run([sys.executable, "-c", start], cwd=ROOT, env=environment, capture_output=True, check=True)  # noqa: S603 - this very Python
+
+    assert found.stdout == b"False\n"

@@ -1,0 +1,128 @@
+"""Lanes: work is done in order, so many at once, and everybody gets what their own work gave."""
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from itertools import pairwise
+from time import monotonic, sleep
+
+import pytest
+from anyio import to_thread
+
+from lanes import TOGETHER, Lane
+
+NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_everybody_gets_what_their_own_work_gave() -> None:
+    lane = Lane(2)
+
+    found = await asyncio.gather(*(lane.run(lambda number=number: number * number) for number in range(500)))
+
+    assert found == [number * number for number in range(500)]
+
+
+async def test_one_lane_does_one_thing_after_the_other_in_the_order_of_asking() -> None:
+    lane, done = Lane(1), list[int]()
+
+    def work(number: int) -> None:
+        sleep(0.0005)
+        done.append(number)
+
+    await asyncio.gather(*(lane.run(lambda number=number: work(number)) for number in range(50)))
+
+    assert done == list(range(50))
+
+
+async def test_no_more_is_done_at_once_than_the_lane_is_wide() -> None:
+    lane, at_work, most = Lane(3), set[int](), list[int]()
+
+    def work() -> None:
+        at_work.add(threading.get_ident())
+        most.append(len(at_work))
+        sleep(0.001)
+        at_work.discard(threading.get_ident())
+
+    await asyncio.gather(*(lane.run(work) for _ in range(60)))
+
+    assert max(most) == 3
+
+
+async def test_those_who_wait_hold_no_thread() -> None:
+    lane, gate = Lane(1), threading.Event()
+    waiting = [asyncio.create_task(lane.run(gate.wait)) for _ in range(200)]
+    await asyncio.sleep(0.05)
+
+    assert await to_thread.run_sync(lambda: "a thread is free") == "a thread is free"
+    gate.set()
+    assert await asyncio.gather(*waiting) == [True] * 200
+
+
+class Odd(BaseException):
+    """Not even an `Exception`."""
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(ValueError("no"), ValueError), (Odd(), Odd), (StopIteration(), RuntimeError)],  # as from any coroutine
+)
+async def test_an_error_reaches_whoever_asked_and_nobody_else(
+    error: BaseException, raised: type[BaseException]
+) -> None:
+    lane = Lane(1)
+
+    def fail() -> None:
+        raise error
+
+    other = asyncio.create_task(lane.run(lambda: "done"))
+    with pytest.raises(raised):
+        await lane.run(fail)
+
+    assert await other == "done"
+    assert await lane.run(lambda: "still at work") == "still at work"
+
+
+async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
+    lane, gate, done = Lane(1), threading.Event(), list[str]()
+    first = asyncio.create_task(lane.run(gate.wait))
+    second = asyncio.create_task(lane.run(lambda: done.append("second")))
+    third = asyncio.create_task(lane.run(lambda: done.append("third")))
+    await asyncio.sleep(0.01)
+
+    second.cancel()
+    gate.set()
+    await first
+    await third
+
+    assert done == ["third"]
+    assert second.cancelled()
+
+
+async def test_work_runs_in_the_context_of_whoever_asks() -> None:
+    lane = Lane(1)
+
+    async def ask(name: str) -> str:
+        NAME.set(name)
+        return await lane.run(NAME.get)
+
+    assert await asyncio.gather(*(ask(name) for name in ("ada", "max", "eva"))) == ["ada", "max", "eva"]
+
+
+async def test_what_is_finished_does_not_wait_for_what_takes_long() -> None:
+    lane, began, told = Lane(1), monotonic(), list[float]()
+
+    async def ask() -> None:
+        await lane.run(lambda: sleep(10 * TOGETHER))
+        told.append(monotonic() - began)
+
+    await asyncio.gather(*(ask() for _ in range(5)))
+
+    gaps = [later - earlier for earlier, later in pairwise(told)]
+    assert min(gaps) > TOGETHER  # one by one, and not all of them at the end
