@@ -229,13 +229,14 @@ def _begin_sqlite_transaction(connection: Connection) -> None:
     # IMMEDIATE takes the write lock before the first read: a deferred transaction that turns from reading to
     # writing fails at once when another one wrote meanwhile, and busy_timeout does not help it.
     driver_connection: Any = connection.connection.dbapi_connection
-    if connection.get_execution_options().get("immediate", False):
-        _take_write_lock(driver_connection)
+    options = connection.get_execution_options()
+    if options.get("immediate", False):
+        _take_write_lock(driver_connection, options.get("busy_seconds", BUSY_SECONDS))
     else:
         driver_connection.execute("BEGIN")
 
 
-def _take_write_lock(connection: Any) -> None:
+def _take_write_lock(connection: Any, seconds: float) -> None:
     """Begin to write, when no other process does so any more.
 
     SQLite's own way to wait asks ever more rarely, at last ten times a second, while its owner writes on and on.
@@ -243,7 +244,7 @@ def _take_write_lock(connection: Any) -> None:
     """
     if ONE_OF_SEVERAL and next(WRITES) % IN_A_ROW == 0:
         sleep(2 * BETWEEN_TRIES)
-    give_up_at = monotonic() + BUSY_SECONDS
+    give_up_at = monotonic() + seconds
     connection.execute("PRAGMA busy_timeout=0")
     try:
         while True:

@@ -27,6 +27,7 @@ from problems import (
     ItemHasOrders,
     ItemNameTaken,
     MethodNotAllowed,
+    NotAuthenticated,
     NotFound,
     Problem,
     RouteNotFound,
@@ -61,6 +62,9 @@ CONSTRAINTS = {
     "fk_order_line_item_id": ItemHasOrders,
     "fk_order_user_id": UserHasOrders,
 }
+
+# What a new row says of its caller; somebody deleted the account while its request was under way.
+CALLERS = {"fk_order_user_id", "fk_idempotency_key_user_id", "fk_post_creator_id", "fk_comment_creator_id"}
 
 # SQLite's primary result codes, https://sqlite.org/rescode.html; anything else is the app's own fault.
 SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
@@ -188,7 +192,9 @@ async def on_validation_error(request: Request, error: RequestValidationError) -
 
 
 async def on_no_result(request: Request, _error: NoResultFound) -> Response:
-    """Answer a look-up that found nothing: the row is the one that the path names last."""
+    """Answer a look-up that found nothing: the row is the one that the path names last, or the caller's own."""
+    if not request.path_params:  # somebody deleted the account while its request was under way
+        return problem_response(request, NotAuthenticated())
     name, value = list(request.path_params.items())[-1]
     return problem_response(request, NotFound(name.removesuffix("_id"), int(value)))
 
@@ -203,8 +209,10 @@ async def on_integrity_error(request: Request, error: IntegrityError) -> Respons
     diagnostics = getattr(error.orig, "diag", None)
     named = str(getattr(diagnostics, "constraint_name", None) or error.orig)
     match = re.search(r"[\w.]+$", named)
-    problem = CONSTRAINTS.get(match.group() if match else "", Conflict)()
-    return problem_response(request, problem)
+    name = match.group() if match else ""
+    if name in CALLERS and str(error.statement).startswith("INSERT"):
+        return problem_response(request, NotAuthenticated())
+    return problem_response(request, CONSTRAINTS.get(name, Conflict)())
 
 
 async def on_database_error(request: Request, error: Exception) -> Response:

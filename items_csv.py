@@ -17,7 +17,7 @@ from callers import AdminUser
 from db import Database, ReadSession, WriteSession
 from lists import Digits
 from models import Cents, Item, ItemName, Quantity, Tags, folded
-from problems import Invalid
+from problems import BodyTooLarge, Invalid
 from routing import Router
 
 router = Router(prefix="/api/v1/items", tags=["items"])
@@ -25,6 +25,7 @@ router = Router(prefix="/api/v1/items", tags=["items"])
 COLUMNS = ("name", "price_cents", "quantity", "reorder_level", "tags")
 REQUIRED = {"name", "price_cents"}
 MOST_BYTES = 16 * 1024 * 1024
+AROUND_IT = 64 * 1024  # of the form
 MOST_ROWS = 100_000
 MOST_MESSAGES = 1_000
 BATCH = 1_000
@@ -88,7 +89,7 @@ def export_items(request: Request, admin: AdminUser, session: ReadSession) -> St
     return StreamingResponse(_exported(request.app.state.database), media_type="text/csv", headers=headers)
 
 
-@router.post("/import", max_body_size=MOST_BYTES)
+@router.post("/import", max_body_size=MOST_BYTES + AROUND_IT)
 def import_items(
     form: Annotated[ImportForm, Form(media_type="multipart/form-data")],
     admin: AdminUser,
@@ -100,6 +101,8 @@ def import_items(
     All or nothing: with any error nothing is written. `name` and `price_cents` are required, the other columns may be
     missing. At most 1,000 errors are reported.
     """
+    if (form.file.size or 0) > MOST_BYTES:
+        raise BodyTooLarge
     return Import(session, form.file, dry_run=dry_run).run()
 
 

@@ -13,7 +13,16 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 
-from pydantic import AfterValidator, BeforeValidator, EmailStr, GetJsonSchemaHandler, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    EmailStr,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from sqlalchemy import (
@@ -103,6 +112,14 @@ def plain_digits(value: object) -> object:
     return value
 
 
+def stored_email(text: str) -> str:
+    """An e-mail as it is stored when somebody registers with it, for looking it up; any other text in lower case."""
+    try:
+        return EMAIL.validate_python(text.strip())
+    except ValidationError:
+        return text.strip().lower()
+
+
 def _email(value: object) -> object:
     if isinstance(value, str) and "<" in value:  # EmailStr would take the address out of 'Ada <ada@example.com>'
         raise ValueError("Enter the e-mail address alone")
@@ -131,6 +148,7 @@ def _distinct(tags: list[str]) -> list[str]:
 Id = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(plain_digits)]
 Role = Literal["member", "admin"]
 Email = Annotated[EmailStr, BeforeValidator(_email), AfterValidator(str.lower), Field(max_length=254)]
+EMAIL: TypeAdapter[str] = TypeAdapter(Email)
 FullName = Annotated[str, Field(min_length=1, max_length=255)]
 GivenPassword = Annotated[str, StringConstraints(strip_whitespace=False, min_length=1, max_length=128)]
 NewPassword = Annotated[
@@ -388,7 +406,7 @@ class User(Audited, table=True):
         return user
 
     def change(self, session: Session, changes: dict[str, Any]) -> Self:
-        """Apply an admin's changes; a deactivation also ends every session of the account.
+        """Apply changes; a deactivation also ends every session, and a new e-mail every token that the old one has.
 
         Raises:
             LastAdmin: nobody would be in charge any more.
@@ -400,6 +418,8 @@ class User(Audited, table=True):
         session.flush()
         if not self.is_active:
             self.sign_out_everywhere(session)
+        if "email" in changes or not self.is_active:
+            session.exec(delete(PasswordReset).where(col(PasswordReset.user_id) == self.id))
         return self
 
     def change_password(self, session: Session, password_hash: str, *, keep_session: int | None = None) -> None:

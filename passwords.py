@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select
 
 from db import Database, ending
-from models import FailedSignIn, User, UserCreate
+from models import FailedSignIn, User, UserCreate, stored_email
 from problems import DatabaseBusy, InvalidCredentials
 from settings import Settings, StartRefused
 
@@ -85,7 +85,7 @@ def prove(database: Database, email: str, password: str) -> Proof:
     Raises:
         TooManyAttempts: signing in to this account failed too often of late.
     """
-    email = email.strip().lower()
+    email = stored_email(email)
     settings = database.settings
     with database.read() as session:
         FailedSignIn.refuse_blocked(session, email, settings.login_attempts)

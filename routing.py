@@ -113,6 +113,7 @@ class Route(APIRoute):
             response.headers["ETag"] = result.etag
             if request.method == "GET" and result.is_named_by(request.headers.get("if-none-match")):
                 response.status_code = 304
+                del response.headers["Content-Length"]  # it would be that of the row (RFC 9110, 8.6)
                 return response
         if self.shape is not None:
             response.body = _shaped(self.shape, result)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Alembic is imported where it has something to do: that takes a fifth of a second and 10 MB.
 
 HERE = Path(__file__).parent
+MIGRATION_SECONDS = 60
 REVISIONS = re.compile(r"^(down_)?revision\b[^=]*=(.*)", re.MULTILINE)
 NAME = re.compile(r"""["'](\w+)["']""")
 
@@ -33,7 +34,9 @@ def upgrade(database: Database) -> None:
     if is_current(database):
         return
     try:
-        with database.engine.execution_options(immediate=True).connect() as connection:
+        # The other workers wait for the one that migrates.
+        migrating = database.engine.execution_options(immediate=True, busy_seconds=MIGRATION_SECONDS)
+        with migrating.connect() as connection:
             _upgrade(connection, database.settings)
     except DBAPIError as error:
         raise StartRefused(f"The database cannot be migrated: {error.orig}.") from error
@@ -98,7 +101,6 @@ def _upgrade(connection: Connection, settings: Settings) -> None:
 
     if settings.on_sqlite:
         driver_connection: Any = connection.connection.dbapi_connection
-        driver_connection.execute("PRAGMA busy_timeout=60000")  # the other workers wait for the one that migrates
         # Batch migrations rebuild tables; with foreign keys on, dropping the old table would delete its children.
         driver_connection.execute("PRAGMA foreign_keys=OFF")
     try:
@@ -137,7 +139,9 @@ def _read_sqlite(settings: Settings) -> tuple[set[str], set[str]]:
     # The last connection to close brings the journal into the file, damaged or not, unless it may only read. Without a
     # journal such a one would leave an empty one behind.
     mode = "ro" if Path(f"{settings.sqlite_path}-wal").exists() else "rw"
-    with closing(SQLITE.connect(f"{settings.sqlite_uri}?mode={mode}", uri=True, timeout=60)) as connection:
+    with closing(
+        SQLITE.connect(f"{settings.sqlite_uri}?mode={mode}", uri=True, timeout=MIGRATION_SECONDS)
+    ) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         revisions = connection.execute("SELECT * FROM alembic_version") if "alembic_version" in tables else ()
         return tables, {str(row[0]) for row in revisions}

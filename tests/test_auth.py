@@ -841,3 +841,13 @@ def test_a_token_signed_with_another_key_of_the_settings_is_refused(settings: Se
 def assert_not_authenticated(response: Response) -> None:
     assert (response.status_code, response.json()["error_code"]) == (401, "NOT_AUTHENTICATED")
     assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("email", ["kim@xn--bcher-kva.de", "jose\u0301@example.com", "KIM@Example.COM"])
+def test_who_registered_with_an_address_signs_in_with_it(client: TestClient, email: str) -> None:
+    account = {"email": email, "full_name": "Kim", "password": PASSWORD}
+    assert client.post(f"{API}/auth/register", json=account).status_code == 201
+
+    for username in (email, f" {email} "):
+        answer = client.post(f"{API}/auth/token", data={"username": username, "password": PASSWORD})
+        assert answer.status_code == 200, answer.text

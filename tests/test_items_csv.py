@@ -334,10 +334,17 @@ def test_100_001_rows_are_too_many(ada: Person) -> None:
     assert refusal(upload(ada, b"name,price_cents\n" + rows)) == "Split the file: it has more than 100000 rows"
 
 
-def test_a_file_of_more_than_16_mib_is_413(ada: Person) -> None:
-    answer = upload(ada, b"x" * (MOST_BYTES + 1))
+@pytest.mark.parametrize("too_many", [1, 1024 * 1024])
+def test_a_file_of_more_than_16_mib_is_413(ada: Person, too_many: int) -> None:
+    answer = upload(ada, b"x" * (MOST_BYTES + too_many))
 
     assert (answer.status_code, answer.json()["error_code"]) == (413, "BODY_TOO_LARGE")
+
+
+def test_a_file_of_16_mib_is_read(ada: Person) -> None:
+    answer = upload(ada, b"x" * MOST_BYTES)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR")
 
 
 def test_a_file_of_nearly_16_mib_is_read(ada: Person) -> None:

@@ -3,15 +3,16 @@
 import asyncio
 import threading
 from contextvars import ContextVar
-from itertools import pairwise
 from time import monotonic, sleep
 
 import pytest
 from anyio import to_thread
 
-from lanes import TOGETHER, Lane
+from lanes import Lane
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
+
+PATIENCE = 10  # seconds
 
 pytestmark = pytest.mark.anyio
 
@@ -115,14 +116,29 @@ async def test_work_runs_in_the_context_of_whoever_asks() -> None:
     assert await asyncio.gather(*(ask(name) for name in ("ada", "max", "eva"))) == ["ada", "max", "eva"]
 
 
-async def test_what_is_finished_does_not_wait_for_what_takes_long() -> None:
-    lane, began, told = Lane(1), monotonic(), list[float]()
+@pytest.mark.parametrize("width", [1, 2])
+async def test_what_is_finished_does_not_wait_for_what_takes_long(width: int) -> None:
+    lane, began, gate = Lane(width), monotonic(), threading.Event()
+    first = [asyncio.create_task(lane.run(lambda: "quick")) for _ in range(20)]
+    last = [asyncio.create_task(lane.run(lambda: gate.wait(PATIENCE))) for _ in range(width)]
 
-    async def ask() -> None:
-        await lane.run(lambda: sleep(10 * TOGETHER))
-        told.append(monotonic() - began)
+    assert await asyncio.gather(*first) == ["quick"] * 20
+    assert monotonic() - began < PATIENCE
+    assert not any(task.done() for task in last)
+    gate.set()
+    assert await asyncio.gather(*last) == [True] * width
 
-    await asyncio.gather(*(ask() for _ in range(5)))
 
-    gaps = [later - earlier for earlier, later in pairwise(told)]
-    assert min(gaps) > TOGETHER  # one by one, and not all of them at the end
+async def test_a_lane_without_a_thread_fails_what_waits_and_goes_on_when_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    lane = Lane(1)
+    with monkeypatch.context() as patched:
+        patched.setattr("anyio._backends._asyncio.WorkerThread.start", refuse)
+        failed = await asyncio.gather(*(lane.run(lambda: "done") for _ in range(3)), return_exceptions=True)
+
+    assert [str(error) for error in failed] == ["can't start new thread"] * 3
+    assert await lane.run(lambda: "done") == "done"

@@ -4,15 +4,20 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import psycopg
 import pytest
+from fastapi.testclient import TestClient
 from httpx2 import AsyncClient, Response
 
+from app import create_app
+from settings import Settings
 from tests.conftest import API, PASSWORD
 from tests.test_load import PATIENCE, Server
 
@@ -147,3 +152,43 @@ def test_equal_idempotency_keys_at_once_give_one_order_and_equal_answers(server:
     as_ada(server, work)
 
     assert server.faults == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "/users/me", {"full_name": "Gone"}),
+        ("POST", "/orders", {"lines": [{"item_id": 1, "quantity": 1}]}),
+        ("POST", "/posts", {"title": "News", "content": "None."}),
+    ],
+)
+def test_an_account_that_is_deleted_while_it_writes_is_nobodys(
+    new_postgres_url: str, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """On PostgreSQL, where a request sees the account until the deletion is committed."""
+    settings = Settings(database_url=new_postgres_url, environment="development", bcrypt_rounds=4)
+    email = f"{uuid4().hex}@example.com"
+    item = (
+        "INSERT INTO item"
+        " (id, name, name_key, price_cents, quantity, reorder_level, tags, version, created_at, updated_at)"
+        " VALUES (1, 'Lamp', 'lamp', 1, 1000, 0, ';', 1, now(), now()) ON CONFLICT DO NOTHING"
+    )
+    with (
+        TestClient(create_app(settings)) as client,
+        psycopg.connect(new_postgres_url) as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        account = {"email": email, "full_name": "Max", "password": PASSWORD}
+        client.post(f"{API}/auth/register", json=account).raise_for_status()
+        form = {"username": email, "password": PASSWORD}
+        tokens = client.post(f"{API}/auth/token", data=form).raise_for_status().json()
+        other.execute(item)
+        other.commit()
+        other.execute('DELETE FROM "user" WHERE email = %s', [email])
+        signed_in = {"Authorization": f"Bearer {tokens['access_token']}"}
+        answer = threads.submit(client.request, method, API + path, json=body, headers=signed_in)
+        sleep(0.5)  # until it waits for us
+        other.commit()
+        gone = answer.result()
+
+    assert (gone.status_code, gone.json()["error_code"]) == (401, "NOT_AUTHENTICATED")

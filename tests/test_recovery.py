@@ -212,6 +212,20 @@ def test_a_change_of_the_password_ends_every_token(max: Person, token: str) -> N
     assert is_refused(use(max.client, token, "Correct-horse-3"))
 
 
+def test_a_change_of_the_email_ends_every_token_that_the_old_one_has(max: Person, token: str) -> None:
+    assert max.patch("/users/me", {"full_name": "Maximilian"}).status_code == 200
+    assert max.patch("/users/me", {"email": "new@example.com"}).status_code == 200
+
+    assert use(max.client, token).json()["error_code"] == "INVALID_CREDENTIALS"
+
+
+def test_a_token_from_before_a_deactivation_stays_dead(ada: Person, max: Person, token: str) -> None:
+    for active in (False, True):
+        assert ada.patch(f"/users/{max.id}", {"is_active": active}).status_code == 200
+
+    assert use(max.client, token).json()["error_code"] == "INVALID_CREDENTIALS"
+
+
 def test_a_deactivated_account_gets_no_new_password(ada: Person, max: Person, token: str) -> None:
     ada.patch(f"/users/{max.id}", {"is_active": False})
     answer = use(max.client, token)

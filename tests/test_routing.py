@@ -175,6 +175,7 @@ def test_a_version_that_the_caller_has_is_not_sent_again(
     assert answer.status_code == status
     assert answer.headers["etag"] == '"1"'
     assert answer.content == b"" if status == 304 else answer.json() == lamp
+    assert ("content-length" in answer.headers) == (status == 200)
 
 
 def test_a_change_gives_a_version_of_its_own(ada: Person, lamp: dict[str, Any]) -> None:

@@ -5,7 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from time import sleep
 from uuid import uuid4
 
 import psycopg
@@ -20,10 +23,11 @@ from sqlmodel import SQLModel
 
 import schema
 from app import create_app
-from db import SQLITE, Database, ending
+from db import BUSY_SECONDS, SQLITE, Database, ending
 from models import Item
 from settings import Settings, StartRefused
 from tests.conftest import Person
+from tests.servers import write_lock_held
 
 ROOT = Path(__file__).parent.parent
 NEWER = "newer than this code"
@@ -368,3 +372,20 @@ def test_a_start_with_nothing_to_migrate_does_without_alembic(settings: Settings
     found = subprocess.run([sys.executable, "-c", start], cwd=ROOT, env=environment, capture_output=True, check=True)  # noqa: S603 - this very Python
 
     assert found.stdout == b"False\n"
+
+
+@pytest.mark.slow
+def test_a_start_waits_for_a_migration_longer_than_a_request_would(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(SQLITE.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    database = Database(Settings(database_url=f"sqlite:///{path}"))
+    with ThreadPoolExecutor(1) as threads:
+        with write_lock_held(path):
+            start = threads.submit(schema.upgrade, database)
+            sleep(BUSY_SECONDS + 1)
+            assert not start.done()
+        start.result()
+
+    assert schema.is_current(database)
+    database.close()
