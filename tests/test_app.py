@@ -262,6 +262,7 @@ ORDER = [
     "routing",
     "models",
     "db",
+    "lanes",
     "gates",
     "logs",
     "errors",
@@ -271,7 +272,7 @@ ORDER = [
     "settings",
 ]
 MODULES = {path.stem: ast.parse(path.read_text()) for path in ROOT.glob("*.py")}
-MOST_LINES = 250
+MOST_LINES = 280
 
 
 def _imported(tree: ast.AST) -> set[str]:
@@ -298,7 +299,7 @@ def test_a_module_imports_only_from_those_below_it(module: str) -> None:
     assert _imported(MODULES[module]) & set(ORDER) <= set(below)
 
 
-@pytest.mark.parametrize("module", MODULES.keys() - {"db"})
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"db"}))
 def test_nobody_commits_but_db(module: str) -> None:
     attributes = {node.attr for node in ast.walk(MODULES[module]) if isinstance(node, ast.Attribute)}
 
@@ -316,6 +317,6 @@ def test_no_route_names_a_404_or_builds_an_error(module: str) -> None:
 
 
 # A catalogue of small classes is read by looking one up, and may be longer.
-@pytest.mark.parametrize("module", MODULES.keys() - {"models", "problems"})
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"models", "problems"}))
 def test_a_module_can_be_read_in_one_sitting(module: str) -> None:
     assert len((ROOT / f"{module}.py").read_text().splitlines()) <= MOST_LINES
