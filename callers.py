@@ -1,7 +1,6 @@
 """Who is calling: access tokens are checked here, and the account behind one is read in the route's own thread."""
 
 from functools import lru_cache
-from time import time
 from typing import Annotated, Any, Literal
 
 import jwt
@@ -14,7 +13,7 @@ from sqlalchemy import bindparam, select
 from sqlmodel import Session, col
 
 from errors import TOKEN_PATH
-from models import Id, LoginSession, Principal, User
+from models import Id, LoginSession, Principal, User, now
 from problems import Forbidden, NotAuthenticated
 from routing import Deferred, raises
 
@@ -28,7 +27,7 @@ def read_access_token(token: str, secret_key: str) -> tuple[int, int]:
         NotAuthenticated: it is malformed, expired, or not an access token.
     """
     claims = _verified(token, secret_key)
-    if claims.exp <= time():
+    if claims.exp <= now().timestamp():
         raise NotAuthenticated
     return claims.sub, claims.sid
 
