@@ -42,6 +42,11 @@ def server(
 @pytest.fixture(scope="module")
 def new_postgres_url(postgres_url: str) -> str:
     """The URL of an empty database."""
+    return empty_database(postgres_url)
+
+
+def empty_database(postgres_url: str) -> str:
+    """The URL of one more database on the server of the tests."""
     name = f"race_{uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
@@ -163,19 +168,20 @@ def test_equal_idempotency_keys_at_once_give_one_order_and_equal_answers(server:
     ],
 )
 def test_an_account_that_is_deleted_while_it_writes_is_nobodys(
-    new_postgres_url: str, method: str, path: str, body: dict[str, Any]
+    postgres_url: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
     """On PostgreSQL, where a request sees the account until the deletion is committed."""
-    settings = Settings(database_url=new_postgres_url, environment="development", bcrypt_rounds=4)
+    url = empty_database(postgres_url)
+    settings = Settings(database_url=url, environment="development", bcrypt_rounds=4)
     email = f"{uuid4().hex}@example.com"
     item = (
         "INSERT INTO item"
         " (id, name, name_key, price_cents, quantity, reorder_level, tags, version, created_at, updated_at)"
-        " VALUES (1, 'Lamp', 'lamp', 1, 1000, 0, ';', 1, now(), now()) ON CONFLICT DO NOTHING"
+        " VALUES (1, 'Lamp', 'lamp', 1, 1000, 0, ';', 1, now(), now())"
     )
     with (
         TestClient(create_app(settings)) as client,
-        psycopg.connect(new_postgres_url) as other,
+        psycopg.connect(url) as other,
         ThreadPoolExecutor(1) as threads,
     ):
         account = {"email": email, "full_name": "Max", "password": PASSWORD}
