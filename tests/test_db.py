@@ -103,7 +103,7 @@ def database(settings: Settings) -> Generator[Database]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that wait for a lock for a millisecond instead of five seconds."""
-    monkeypatch.setattr(db, "SQLITE_PRAGMAS", ("busy_timeout=1", *db.SQLITE_PRAGMAS[1:]))
+    monkeypatch.setattr(db, "BUSY_SECONDS", 0.001)
 
 
 @pytest.fixture
