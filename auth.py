@@ -8,7 +8,7 @@ from uuid import uuid4
 import jwt
 from fastapi import BackgroundTasks, Depends, Form, Request
 from pydantic import BaseModel
-from sqlmodel import col, delete, select
+from sqlmodel import col, select
 
 from callers import CurrentSession, CurrentUser
 from db import Database, ReadSession, WriteSession
@@ -180,4 +180,4 @@ def end_session(session_id: Id, user: CurrentUser, session: WriteSession) -> Non
 @router.delete("/sessions", status_code=204)
 def end_all_sessions(user: CurrentUser, session: WriteSession) -> None:
     """Sign out everywhere, here included."""
-    session.exec(delete(LoginSession).where(col(LoginSession.user_id) == user.id))
+    LoginSession.end_all(session, user.id)

@@ -51,13 +51,13 @@ POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": 
 
 ONE_OF_SEVERAL = multiprocessing.parent_process() is not None  # one of uvicorn's workers, or the one of a reloader
 BUSY_SECONDS = 5
-BUSY_TIMEOUT = f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}"
+BUSY_TIMEOUT = f"busy_timeout={1000 * BUSY_SECONDS}"
 BETWEEN_TRIES = 0.001  # seconds
 IN_A_ROW = 32  # transactions
 WRITES = count(1)
 
 SQLITE_PRAGMAS = (
-    f"busy_timeout={1000 * BUSY_SECONDS}",  # first: the other pragmas may have to wait for a lock, too
+    BUSY_TIMEOUT,  # first: the other pragmas may have to wait for a lock, too
     "journal_mode=WAL",  # readers go on while the writer writes
     "foreign_keys=ON",  # off by default, for the sake of databases older than 2009
     "trusted_schema=OFF",  # a crafted file must not run functions from its schema
@@ -255,7 +255,7 @@ def _take_write_lock(connection: Any, seconds: float) -> None:
                     raise
             sleep(BETWEEN_TRIES)
     finally:
-        connection.execute(BUSY_TIMEOUT)
+        connection.execute(f"PRAGMA {BUSY_TIMEOUT}")
 
 
 def _end_sqlite_transaction(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:

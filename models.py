@@ -417,17 +417,17 @@ class User(Audited, table=True):
         self.sqlmodel_update(changes)
         session.flush()
         if not self.is_active:
-            self.sign_out_everywhere(session)
+            LoginSession.end_all(session, self.id)
         if "email" in changes or not self.is_active:
-            session.exec(delete(PasswordReset).where(col(PasswordReset.user_id) == self.id))
+            PasswordReset.end_all(session, self.id)
         return self
 
     def change_password(self, session: Session, password_hash: str, *, keep_session: int | None = None) -> None:
         """Set another password; every session but `keep_session` ends, and every token to reset it."""
         self.password_hash = password_hash
         session.flush()
-        session.exec(delete(PasswordReset).where(col(PasswordReset.user_id) == self.id))
-        self.sign_out_everywhere(session, but=keep_session)
+        PasswordReset.end_all(session, self.id)
+        LoginSession.end_all(session, self.id, but=keep_session)
 
     def remove(self, session: Session) -> None:
         """Delete the account with its posts, comments, notifications and sessions.
@@ -454,10 +454,6 @@ class User(Audited, table=True):
         # demote each other at once the second one sees what the first one did.
         if set(session.exec(active_admins.order_by(col(User.id)).with_for_update())) <= {self.id}:
             raise LastAdmin
-
-    def sign_out_everywhere(self, session: Session, *, but: int | None = None) -> None:
-        """End every session of the account but one."""
-        session.exec(delete(LoginSession).where(col(LoginSession.user_id) == self.id, col(LoginSession.id) != but))
 
 
 class LoginSessionPublic(SQLModel):
@@ -489,6 +485,11 @@ class LoginSession(Table, table=True):
     expires_at: datetime = Field(index=True)
     user_agent: str = ""
     ip: str = ""
+
+    @classmethod
+    def end_all(cls, session: Session, user_id: int, *, but: int | None = None) -> None:
+        """End every session of an account but one."""
+        session.exec(delete(cls).where(col(cls.user_id) == user_id, col(cls.id) != but))
 
     @classmethod
     def start(cls, session: Session, user: User, lifetime: timedelta, *, user_agent: str, ip: str) -> tuple[Self, str]:
@@ -597,6 +598,11 @@ class PasswordReset(Table, table=True):
         token = token_urlsafe(32)
         session.add(cls(token_hash=digest(token), user_id=user.id, expires_at=now() + timedelta(hours=1)))
         return token
+
+    @classmethod
+    def end_all(cls, session: Session, user_id: int) -> None:
+        """End every token of an account."""
+        session.exec(delete(cls).where(col(cls.user_id) == user_id))
 
     @classmethod
     def require_living(cls, session: Session, token: str) -> None:
@@ -711,8 +717,7 @@ class Item(Versioned, table=True):
         notices: list[Notice] = []
         for item, values in changes:
             old = item.audited_values()
-            for field, value in (values | {"version": item.version + 1}).items():
-                set_committed_value(item, field, value)  # or the next flush would write it once more
+            _take_over(item, values | {"version": item.version + 1})
             rows.append(values | {"row_id": item.id, "version": item.version, "name_key": folded(item.name)})
             audited.append((item.id, {field: [old[field], new] for field, new in values.items() if new != old[field]}))
             notices += item.low_stock_notice(old["quantity"])
@@ -776,12 +781,7 @@ class Item(Versioned, table=True):
                 [(item.id, {"quantity": [item.quantity, item.quantity + by]}) for item, by in changes],
             )
             for item, by in changes:
-                for field, value in (
-                    ("quantity", item.quantity + by),
-                    ("version", item.version + 1),
-                    ("updated_at", at),
-                ):
-                    set_committed_value(item, field, value)  # or the next flush would write it once more
+                _take_over(item, {"quantity": item.quantity + by, "version": item.version + 1, "updated_at": at})
         return changed
 
     def low_stock_notice(self, quantity_before: int) -> "list[Notice]":
@@ -796,6 +796,12 @@ class Item(Versioned, table=True):
         """The condition that an item has this tag. `replace` is in both databases, and it minds the case."""
         tags = type_coerce(col(cls.tags), String)
         return func.replace(tags, f";{tag};", "") != tags
+
+
+def _take_over(row: Table, values: dict[str, Any]) -> None:
+    """Let an object say what a statement made of its row, without the next flush writing it once more."""
+    for field, value in values.items():
+        set_committed_value(row, field, value)
 
 
 # Made once: building a statement takes longer than SQLite needs for it.
