@@ -30,7 +30,7 @@ import posts
 import recovery
 import schema
 import users
-from db import SQLITE, Database
+from db import Database
 from gates import HostGate, QueueGate, RateGate, end_in_time, open_many_files
 from logs import Edge, configure_logging
 from mail import Mailer
@@ -39,6 +39,7 @@ from problems import Problem
 from routing import Router
 from secret_key import resolve_secret_key
 from settings import Settings, get_settings
+from sqlite_engine import SQLITE
 
 API = "/api/v1"
 VERSION = "0.1.0"
@@ -141,6 +142,7 @@ async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     await run_in_threadpool(_start, app)
     if gc.get_freeze_count() == 0:
         gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
+    gc.set_threshold(20_000, 10, 10)  # not several times in each request, which leaves little behind
     sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them
     try:
         yield

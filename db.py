@@ -1,43 +1,32 @@
-"""The database: engine, pragmas, and the two session dependencies."""
+"""The database: what can be done with it, and the two session dependencies."""
 
-import importlib
-import multiprocessing
-import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
-from functools import partial
-from itertools import count
-from time import monotonic, sleep
-from types import ModuleType
+from functools import lru_cache
+from time import sleep
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from loguru import logger
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import ORMExecuteState
-from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
-from sqlmodel import Session
+from sqlmodel import Session, select
+from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
 from lanes import Lane
 from problems import Problem
 from settings import Settings, get_settings
-
-
-def _current_sqlite() -> ModuleType:
-    """The newest SQLite at hand: PyPI's `pysqlite3` where it is installed, else the standard library's.
-
-    One of them per process: two copies of the library in one process drop each other's file locks
-    (https://sqlite.org/howtocorrupt.html, 2.2).
-    """
-    try:
-        return importlib.import_module("pysqlite3.dbapi2")
-    except ImportError:
-        return sqlite3
-
-
-SQLITE = _current_sqlite()
+from sqlite_engine import (
+    BETWEEN_TRIES,
+    ONE_OF_SEVERAL,
+    SQLITE,
+    has_wal_reset_fault,
+    sqlite_engine,
+    still_in_transaction,
+)
 
 # One writer, because SQLite has one; readers beyond a few only fight for the interpreter lock.
 # On PostgreSQL both follow the pool.
@@ -49,26 +38,20 @@ POOL_SIZE = 2 * READERS + WRITERS + 4
 # What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
 POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
-ONE_OF_SEVERAL = multiprocessing.parent_process() is not None  # one of uvicorn's workers, or the one of a reloader
-BUSY_SECONDS = 5
-BUSY_TIMEOUT = f"busy_timeout={1000 * BUSY_SECONDS}"
-BETWEEN_TRIES = 0.001  # seconds
-IN_A_ROW = 32  # transactions
-WRITES = count(1)
 
-SQLITE_PRAGMAS = (
-    BUSY_TIMEOUT,  # first: the other pragmas may have to wait for a lock, too
-    "journal_mode=WAL",  # readers go on while the writer writes
-    "foreign_keys=ON",  # off by default, for the sake of databases older than 2009
-    "trusted_schema=OFF",  # a crafted file must not run functions from its schema
-    "cache_size=-16000",  # 16 MB of pages; the default of 2 MB re-reads the inner pages of large indexes
-    "mmap_size=0",  # an I/O error must be an error code, not a SIGBUS that ends the process
-    "journal_size_limit=67108864",  # the WAL shrinks to 64 MiB again after one large transaction
-)
+@lru_cache
+def _by_id(entity: type[Any]) -> SelectOfScalar[Any]:
+    return select(entity).where(entity.id == bindparam("id"))
 
 
 class ReadOnlySession(Session):
     """A session that refuses to write: a change made in it would be lost without a word."""
+
+    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """As SQLAlchemy's, but a plain row of a table with an `id` is found by a statement that is built once."""
+        if options or not hasattr(entity, "id"):
+            return super().get_one(entity, ident, **options)
+        return self.exec(_by_id(entity), params={"id": ident}).one()
 
 
 class TransactionSession(Session):
@@ -86,16 +69,23 @@ def _refuse_statement(statement: ORMExecuteState) -> None:
         raise RuntimeError("A ReadSession never writes; declare a WriteSession.")
 
 
+class Shared(threading.local):
+    """The connection whose transaction the sessions of this thread share."""
+
+    connection: Connection | None = None
+
+
 class Database:
     """The engine of one app and what it can do. Opening it does no I/O."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.engine = _sqlite_engine(settings) if settings.on_sqlite else _postgres_engine(settings)
+        self.engine = sqlite_engine(settings, POOL_SIZE) if settings.on_sqlite else _postgres_engine(settings)
         self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(**POSTGRES_READER)
         self._writer = self.engine.execution_options(immediate=True)
         self.readers = Lane(READERS)
-        self.writers = Lane(WRITERS)
+        self.writers = Lane(WRITERS, self.one_transaction if settings.on_sqlite else None)
+        self.shared = Shared()
 
     def read(self) -> Session:
         """A session that sees one moment of the database and never writes."""
@@ -103,7 +93,25 @@ class Database:
 
     def write(self) -> Session:
         """A session that holds the write lock from its first statement; end it with `ending`."""
-        return TransactionSession(self._writer, expire_on_commit=False)
+        bind = self._writer if self.shared.connection is None else still_in_transaction(self.shared.connection)
+        return TransactionSession(bind, expire_on_commit=False, join_transaction_mode="create_savepoint")
+
+    @contextmanager
+    def one_transaction(self) -> Generator[None]:
+        """Let the writing sessions of this thread share one transaction, in which each is a savepoint.
+
+        What waits for the one write lock is committed together, so the disk syncs once for all of it ("group commit").
+        A session that fails takes only its own changes back; a commit that fails takes all of them back.
+        """
+        if ONE_OF_SEVERAL:
+            sleep(2 * BETWEEN_TRIES)  # another process may wait for the lock that we gave back just now
+        with self._writer.begin() as connection:
+            self.shared.connection = connection
+            try:
+                yield
+            finally:
+                self.shared.connection = None
+            still_in_transaction(connection)
 
     def log_version(self) -> None:
         """Say which database library runs, and warn where it has a fault that this process can meet.
@@ -125,12 +133,6 @@ class Database:
     def close(self) -> None:
         """Give back every connection; the last one to leave a SQLite file also empties its WAL."""
         self.engine.dispose()
-
-
-def has_wal_reset_fault(version: tuple[int, int, int]) -> bool:
-    """Whether this SQLite has the fault that `Database.log_version` warns of."""
-    mended = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
-    return version >= (3, 7, 0) and not mended
 
 
 # What a route of `routing.Router` asks for; that opens the session in the route's own thread. A route of FastAPI's own
@@ -198,74 +200,3 @@ def _postgres_engine(settings: Settings) -> Engine:
         pool_timeout=5,
         pool_pre_ping=True,
     )
-
-
-def _sqlite_engine(settings: Settings) -> Engine:
-    # mode=rw: a connection never creates the file; a database that vanished is an error, not an empty one.
-    engine = create_engine(
-        URL.create("sqlite", database=settings.sqlite_uri, query={"mode": "rw", "uri": "true"}),
-        module=SQLITE,
-        pool_size=POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=5,
-        pool_use_lifo=True,  # a few connections stay hot, with their caches
-    )
-    event.listen(engine, "connect", partial(_prepare_sqlite_connection, settings.sqlite_synchronous))
-    event.listen(engine, "begin", _begin_sqlite_transaction)
-    event.listen(engine, "reset", _end_sqlite_transaction)
-    event.listen(engine, "handle_error", _reopen_sqlite_that_could_only_be_read)
-    return engine
-
-
-def _prepare_sqlite_connection(synchronous: str, connection: Any, _entry: ConnectionPoolEntry) -> None:
-    # The driver's own transactions begin late and deferred, which loses updates; ours begin in the event below.
-    connection.isolation_level = None
-    # synchronous=FULL: an acknowledged write survives a power cut; NORMAL is faster and loses the last ones.
-    for pragma in (*SQLITE_PRAGMAS, f"synchronous={synchronous}"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite_transaction(connection: Connection) -> None:
-    # IMMEDIATE takes the write lock before the first read: a deferred transaction that turns from reading to
-    # writing fails at once when another one wrote meanwhile, and busy_timeout does not help it.
-    driver_connection: Any = connection.connection.dbapi_connection
-    options = connection.get_execution_options()
-    if options.get("immediate", False):
-        _take_write_lock(driver_connection, options.get("busy_seconds", BUSY_SECONDS))
-    else:
-        driver_connection.execute("BEGIN")
-
-
-def _take_write_lock(connection: Any, seconds: float) -> None:
-    """Begin to write, when no other process does so any more.
-
-    SQLite's own way to wait asks ever more rarely, at last ten times a second, while its owner writes on and on.
-    So we ask every millisecond, and one of several workers stands back after so many transactions.
-    """
-    if ONE_OF_SEVERAL and next(WRITES) % IN_A_ROW == 0:
-        sleep(2 * BETWEEN_TRIES)
-    give_up_at = monotonic() + seconds
-    connection.execute("PRAGMA busy_timeout=0")
-    try:
-        while True:
-            try:
-                return connection.execute("BEGIN IMMEDIATE")
-            except SQLITE.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != SQLITE.SQLITE_BUSY or monotonic() > give_up_at:
-                    raise
-            sleep(BETWEEN_TRIES)
-    finally:
-        connection.execute(f"PRAGMA {BUSY_TIMEOUT}")
-
-
-def _end_sqlite_transaction(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:
-    # SQLAlchemy takes a transaction for ended when its COMMIT fails. In SQLite it is still open then, and would
-    # keep the write lock in the pool for ever.
-    if connection.in_transaction:
-        connection.rollback()
-
-
-def _reopen_sqlite_that_could_only_be_read(context: ExceptionContext) -> None:
-    # A connection that was opened while the file was read-only stays so, even when the file is writable again.
-    if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF == SQLITE.SQLITE_READONLY:
-        context.is_disconnect = True

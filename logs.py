@@ -28,6 +28,9 @@ DEVELOPMENT_LINE = (
 )
 
 
+as_json = json.JSONEncoder(default=str).encode  # made once: `json.dumps` would make one for every line
+
+
 def configure_logging(settings: Settings) -> None:
     """Make loguru the only logger: JSON lines or readable lines on standard error."""
     logger.remove()
@@ -59,7 +62,7 @@ def _write_json(message: "LogMessage") -> None:
     event |= record["extra"]
     if record["exception"] is not None:
         event["exception"] = str(message).removeprefix(record["message"]).strip()
-    sys.stderr.write(json.dumps(event, default=str) + "\n")
+    sys.stderr.write(as_json(event) + "\n")
 
 
 class _ToLoguru(logging.Handler):

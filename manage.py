@@ -13,12 +13,13 @@ from sqlmodel import select
 
 import schema
 from company import add_company
-from db import SQLITE, Database, ending
+from db import Database, ending
 from errors import database_problem
 from models import User
 from passwords import create_admin, hash_password
 from problems import DatabaseUnavailable, Invalid
 from settings import StartRefused, load_settings
+from sqlite_engine import SQLITE
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after a Stockroom database.")
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Index, TextClause, inspect
 from sqlalchemy.exc import DBAPIError
 
-from db import SQLITE, Database
+from db import Database
 from problems import DatabaseUnavailable
 from settings import Settings, StartRefused
+from sqlite_engine import SQLITE
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -262,6 +262,7 @@ ORDER = [
     "routing",
     "models",
     "db",
+    "sqlite_engine",
     "lanes",
     "gates",
     "logs",

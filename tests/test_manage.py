@@ -152,7 +152,7 @@ def test_a_wrong_setting_is_named(command: Callable[..., Result], monkeypatch: p
 def test_a_busy_database_is_said_to_be_busy(
     command: Callable[..., Result], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.BUSY_SECONDS", 0.001)
+    monkeypatch.setattr("sqlite_engine.BUSY_SECONDS", 0.001)
     database = Database(settings)
 
     with database.write() as session:

@@ -23,9 +23,10 @@ from sqlmodel import SQLModel
 
 import schema
 from app import create_app
-from db import BUSY_SECONDS, SQLITE, Database, ending
+from db import Database, ending
 from models import Item
 from settings import Settings, StartRefused
+from sqlite_engine import BUSY_SECONDS, SQLITE
 from tests.conftest import Person
 from tests.servers import write_lock_held
 

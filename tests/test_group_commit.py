@@ -1,0 +1,166 @@
+"""Writes that wait for the one writer are committed together; each still stands or falls alone."""
+
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from time import monotonic, sleep
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from sqlalchemy import event
+from sqlmodel import select
+
+from app import Stockroom, create_app
+from db import WriteSession, ending
+from lanes import MOST_IN_ONE
+from models import Item, LoginSession, now
+from problems import Forbidden, InvalidCredentials
+from routing import Router
+from settings import Settings
+
+PATIENCE = 30  # seconds
+
+probes = Router(public=True, prefix="/probes")
+held, gate = Event(), Event()
+
+Together = Callable[..., list[Response]]
+
+
+@probes.post("/holds", status_code=204)
+def holds(session: WriteSession) -> None:
+    """Keep the writer busy, so that whatever comes now has to wait."""
+    session.connection()
+    held.set()
+    gate.wait(PATIENCE)
+
+
+@probes.post("/adds/{name}", status_code=201)
+def adds(name: str, session: WriteSession) -> int:
+    item = Item(name=name, price_cents=1)
+    session.add(item)
+    session.flush()
+    return item.id
+
+
+@probes.post("/refuses/{name}")
+def refuses(name: str, session: WriteSession) -> None:
+    adds(name, session=session)
+    raise Forbidden
+
+
+@probes.post("/refuses-and-keeps/{name}")
+def refuses_and_keeps(name: str, session: WriteSession) -> None:
+    adds(name, session=session)
+    raise InvalidCredentials
+
+
+@probes.post("/fails/{name}")
+def fails(name: str, session: WriteSession) -> None:
+    adds(name, session=session)
+    raise ValueError("a secret")
+
+
+@probes.post("/fails-at-commit/{name}", status_code=201)
+def fails_at_commit(name: str, session: WriteSession) -> int:
+    """A session of nobody's: with the foreign keys deferred, SQLite notices at the commit only."""
+    session.connection().exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+    session.add(LoginSession(user_id=999, family_hash="f", secret_hash="s", expires_at=now()))
+    return adds(name, session=session)
+
+
+@probes.post("/is-rolled-back/{name}", status_code=201)
+def is_rolled_back(name: str, session: WriteSession) -> None:
+    """What SQLite does by itself where the disk is full or broken."""
+    adds(name, session=session)
+    session.connection().exec_driver_sql("ROLLBACK")
+
+
+@pytest.fixture
+def app(settings: Settings) -> Stockroom:
+    app = create_app(settings)
+    app.include_router(probes)
+    return app
+
+
+@pytest.fixture
+def together(app: Stockroom, client: TestClient) -> Generator[Together]:
+    """Posts to all of these probes so that they wait for the writer together, and gives their answers."""
+
+    def wait_for(number: int) -> None:
+        deadline = monotonic() + PATIENCE
+        while len(app.state.database.writers.waiting) < number:
+            assert monotonic() < deadline
+            sleep(0.001)
+
+    def together(*paths: str) -> list[Response]:
+        held.clear()
+        gate.clear()
+        holder = threads.submit(client.post, "/probes/holds")
+        assert held.wait(PATIENCE)
+        answers: list[Future[Response]] = []
+        for number, path in enumerate(paths, 1):
+            answers.append(threads.submit(client.post, f"/probes/{path}"))
+            wait_for(number)  # so that they stand in this order
+        gate.set()
+        assert holder.result().status_code == 204
+        return [answer.result() for answer in answers]
+
+    with ThreadPoolExecutor(2 * MOST_IN_ONE) as threads:
+        yield together
+
+
+def names(app: Stockroom) -> list[str]:
+    with ending(app.state.database.read()) as session:
+        return sorted(session.exec(select(Item.name)))
+
+
+def statuses(answers: list[Response]) -> list[int]:
+    return [answer.status_code for answer in answers]
+
+
+def test_what_waits_together_is_committed_together(app: Stockroom, together: Together) -> None:
+    commits = list[object]()
+    event.listen(app.state.database.engine, "commit", commits.append)
+
+    answers = together(*(f"adds/{number:02}" for number in range(MOST_IN_ONE)))
+
+    assert statuses(answers) == [201] * MOST_IN_ONE
+    assert [answer.json() for answer in answers] == list(range(1, MOST_IN_ONE + 1))
+    assert names(app) == [f"{number:02}" for number in range(MOST_IN_ONE)]
+    assert len(commits) == 2  # that of the one who held the writer, and theirs
+
+
+def test_a_group_has_a_bound(app: Stockroom, together: Together) -> None:
+    commits = list[object]()
+    event.listen(app.state.database.engine, "commit", commits.append)
+
+    assert statuses(together(*(f"adds/{number}" for number in range(MOST_IN_ONE + 1)))) == [201] * (MOST_IN_ONE + 1)
+    assert len(commits) == 3
+
+
+def test_whoever_fails_takes_back_their_own_changes_only(app: Stockroom, together: Together) -> None:
+    answers = together("adds/a", "refuses/b", "adds/c", "fails/d", "refuses-and-keeps/e", "adds/A", "adds/f")
+
+    assert statuses(answers) == [201, 403, 201, 500, 400, 409, 201]
+    assert names(app) == ["a", "c", "e", "f"]
+
+
+def test_a_commit_that_fails_is_a_success_for_nobody(app: Stockroom, client: TestClient, together: Together) -> None:
+    answers = together("adds/a", "fails-at-commit/b", "refuses-and-keeps/c", "adds/d")
+
+    assert statuses(answers) == [409] * 4
+    assert names(app) == []
+    assert client.post("/probes/adds/e").status_code == 201
+
+
+@pytest.mark.parametrize("paths", [("adds/a", "is-rolled-back/b", "adds/c"), ("adds/a", "is-rolled-back/b")])
+def test_a_transaction_that_sqlite_ended_is_a_success_for_nobody(
+    app: Stockroom, client: TestClient, together: Together, paths: tuple[str, ...]
+) -> None:
+    answers = together(*paths)
+
+    assert {(answer.status_code, answer.json()["error_code"]) for answer in answers} == {(503, "DATABASE_UNAVAILABLE")}
+    assert names(app) == []
+    assert client.post("/probes/adds/d").status_code == 201
+    assert names(app) == ["d"]
