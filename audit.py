@@ -3,12 +3,11 @@
 from typing import Annotated
 
 from fastapi import Query
-from sqlmodel import select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import AdminUser
 from db import ReadSession
-from lists import Cursoring, Endless, EndlessOf, Filters
+from lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
 from models import AuditedEntity, AuditEntry, AuditEntryPublic, Id
 from routing import Router
 
@@ -22,9 +21,10 @@ class AuditFilters(Filters):
     entity_id: Id | None = None
     actor_id: Id | None = None
 
+    @remembered
     def entries(self) -> SelectOfScalar[AuditEntry]:
         """The changes that pass."""
-        entries = select(AuditEntry)
+        entries = plain(AuditEntry)
         if self.entity is not None:
             entries = entries.where(AuditEntry.entity == self.entity)
         if self.entity_id is not None:

@@ -9,10 +9,11 @@ from sqlalchemy import ColumnElement, update
 from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapped
 from sqlmodel import Session, col, desc, func, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import CurrentUser
 from db import ReadSession, WriteSession
-from lists import Cursoring, Endless, EndlessOf, Filters
+from lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
 from models import (
     AllNotificationsUpdate,
     Dashboard,
@@ -42,6 +43,12 @@ class NotificationFilters(Filters):
 
     unread: bool = False
 
+    @remembered
+    def notifications(self, user_id: int) -> SelectOfScalar[Notification]:
+        """The notifications of this account that pass."""
+        notifications = plain(Notification).where(col(Notification.user_id) == user_id)
+        return notifications.where(col(Notification.read_at).is_(None)) if self.unread else notifications
+
 
 class UpdatedCount(BaseModel):
     """How many rows were changed."""
@@ -54,10 +61,7 @@ def list_notifications(
     cursor: Cursoring, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
 ) -> Endless[Notification]:
     """List what the caller should know, the newest first."""
-    mine = select(Notification).where(Notification.user_id == user.id)
-    if filters.unread:
-        mine = mine.where(col(Notification.read_at).is_(None))
-    return cursor.of(session, Notification, mine)
+    return cursor.of(session, Notification, filters.notifications(user.id))
 
 
 @router.patch("/notifications/{notification_id}", response_model=NotificationPublic)

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import Query, Response
 from pydantic import Field
-from sqlmodel import col, not_, select
+from sqlmodel import col, not_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import AdminUser, CurrentUser
 from db import ReadSession, WriteSession
 from errors import problems
-from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, sortable
+from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, plain, remembered, sortable
 from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
 from problems import ItemHasOrders, ItemNameTaken
 from routing import Router
@@ -24,16 +24,17 @@ class ItemFilters(Filters):
     """Which items to list, and in which order."""
 
     q: SearchText = ""
-    tag: list[Tag] = Field(default=[], max_length=10, description="Items that have all of these tags.")
+    tag: tuple[Tag, ...] = Field(default=(), max_length=10, description="Items that have all of these tags.")
     min_price_cents: AnyCents | None = None
     max_price_cents: AnyCents | None = None
     in_stock: bool | None = Field(default=None, description="Whether any are left.")
     low_stock: bool | None = Field(default=None, description="Whether quantity ≤ reorder_level.")
     sort: Annotated[str, sortable("name", "price_cents", "quantity", "created_at", "updated_at")] = "name"
 
+    @remembered
     def items(self) -> SelectOfScalar[Item]:
-        """The items that pass."""
-        items = select(Item).where(*(Item.has_tag(tag) for tag in self.tag))
+        """The items that pass, in their order."""
+        items = plain(Item).where(*(Item.has_tag(tag) for tag in self.tag))
         if self.q:
             items = items.where(col(Item.name_key).contains(folded(self.q), autoescape=True))
         if self.min_price_cents is not None:
@@ -45,7 +46,7 @@ class ItemFilters(Filters):
         if self.low_stock is not None:
             is_low = col(Item.quantity) <= col(Item.reorder_level)
             items = items.where(is_low if self.low_stock else not_(is_low))
-        return items
+        return items.order_by(*order_by(Item, self.sort))
 
 
 @router.get("", response_model=PageOf[ItemPublic])
@@ -53,7 +54,7 @@ def list_items(
     page: Paging, filters: Annotated[ItemFilters, Query()], user: CurrentUser, session: ReadSession
 ) -> Page[Item]:
     """List the stock; `q` is a part of the name, without case."""
-    return page.of(session, filters.items(), order_by(Item, filters.sort))
+    return page.of(session, filters.items())
 
 
 @router.post("", status_code=201, response_model=ItemPublic, responses=problems(ItemNameTaken))

@@ -1,17 +1,20 @@
 """Lists: pages with a total, filters, and the order of rows."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from functools import lru_cache
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast
 
 from fastapi import Header, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
-from sqlalchemy import ColumnElement, UnaryExpression
-from sqlmodel import Session, SQLModel, asc, desc, func, select
+from sqlalchemy import BigInteger, ColumnElement, Integer, Select, UnaryExpression, bindparam
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, SQLModel, asc, desc, func
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models import BIGGEST_ID, plain_digits
@@ -19,16 +22,26 @@ from problems import Invalid
 
 Row = TypeVar("Row")
 Shape = TypeVar("Shape")
+Built = TypeVar("Built")
+Asked = ParamSpec("Asked")
 
 Digits = BeforeValidator(plain_digits)
 SearchText = Annotated[str, Field(max_length=255, description="A part of the text, without case.")]
 IfMatch = Annotated[str | None, Header(description='The version that may be changed, such as `"3"`; any by default.')]
 
 
-class Filters(BaseModel):
-    """The query parameters that choose the rows of a list."""
+def remembered(build: Callable[Asked, Built]) -> Callable[Asked, Built]:
+    """Keep the last hundred statements of a function, by its arguments: most lists are asked for in the same few ways.
 
-    model_config = ConfigDict(str_strip_whitespace=True)
+    To build a statement, and to find out that it is like one from before, takes longer than SQLite needs to answer it.
+    """
+    return cast(Callable[Asked, Built], lru_cache(maxsize=100)(build))
+
+
+class Filters(BaseModel):
+    """The query parameters that choose the rows of a list; the statement that they make is `remembered`."""
+
+    model_config = ConfigDict(str_strip_whitespace=True, frozen=True)
 
 
 class PageOf(BaseModel, Generic[Shape]):
@@ -62,12 +75,19 @@ class PageRequest(BaseModel):
     page: Annotated[int, Field(ge=1, le=BIGGEST_ID, description="The page, from 1."), Digits] = 1
     page_size: Annotated[int, Field(ge=1, le=100, description="How many rows a page has."), Digits] = 20
 
-    def of(self, session: Session, rows: SelectOfScalar[Row], order: Sequence[UnaryExpression[Any]]) -> Page[Row]:
-        """This page of `rows` in this order: one statement counts them all, one reads the page."""
-        total = session.exec(select(func.count()).select_from(rows.subquery())).one()
+    def of(self, session: Session, rows: SelectOfScalar[Row]) -> Page[Row]:
+        """This page of `rows`: one statement counts them all, one reads the page."""
+        count, page = _counted_and_paged(rows)
+        total: int = session.connection().execute(count).scalar_one()
         offset = min((self.page - 1) * self.page_size, BIGGEST_ID)
-        items = session.exec(rows.order_by(*order).offset(offset).limit(self.page_size)).all()
+        items = session.exec(page, params={"offset": offset, "limit": self.page_size}).all()
         return Page(items, total, self.page, self.page_size)
+
+
+@remembered
+def _counted_and_paged(rows: SelectOfScalar[Row]) -> tuple[Select[int], SelectOfScalar[Row]]:
+    count = rows.order_by(None).with_only_columns(func.count(), maintain_column_froms=True)
+    return count, rows.offset(bindparam("offset", type_=BigInteger)).limit(bindparam("limit", type_=Integer))
 
 
 Paging = Annotated[PageRequest, Query()]
@@ -106,14 +126,23 @@ class CursorRequest(BaseModel):
         Raises:
             Invalid: the cursor is not one of this list.
         """
-        ids: ColumnElement[int] = getattr(table, "id")  # noqa: B009 - every table here has one, SQLModel does not
-        if self.cursor is not None:
-            last_id = _read_cursor(self.cursor, table)
-            rows = rows.where(ids > last_id if oldest_first else ids < last_id)
-        found = session.exec(rows.order_by(asc(ids) if oldest_first else desc(ids)).limit(self.limit + 1)).all()
+        last_id = _read_cursor(self.cursor, table) if self.cursor is not None else None
+        stretch = _stretch(table, rows, oldest_first=oldest_first, goes_on=last_id is not None)
+        found = session.exec(stretch, params={"last_id": last_id, "limit": self.limit + 1}).all()
         items = found[: self.limit]
         more = len(found) > self.limit
         return Endless(items, _cursor(table, getattr(items[-1], "id")) if more else None)  # noqa: B009
+
+
+@remembered
+def _stretch(
+    table: type[SQLModel], rows: SelectOfScalar[Row], *, oldest_first: bool, goes_on: bool
+) -> SelectOfScalar[Row]:
+    ids: ColumnElement[int] = getattr(table, "id")  # noqa: B009 - every table here has one, SQLModel does not
+    if goes_on:
+        last_id = bindparam("last_id", type_=BigInteger)
+        rows = rows.where(ids > last_id if oldest_first else ids < last_id)
+    return rows.order_by(asc(ids) if oldest_first else desc(ids)).limit(bindparam("limit", type_=Integer))
 
 
 Cursoring = Annotated[CursorRequest, Query()]
@@ -161,6 +190,12 @@ class Sortable:
 def sortable(*fields: str) -> Sortable:
     """The `sort` parameter of a list with these fields."""
     return Sortable(fields)
+
+
+def plain(table: type[Row]) -> SelectOfScalar[Row]:
+    """`select(table)` for a list that shows columns only: its rows are plain ones, which are read in half the time."""
+    columns: Any = sa_inspect(table).columns
+    return cast(SelectOfScalar[Row], select_columns(*columns))
 
 
 def order_by(table: type[SQLModel], sort: str) -> list[UnaryExpression[Any]]:

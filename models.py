@@ -805,6 +805,10 @@ def _take_over(row: Table, values: dict[str, Any]) -> None:
 
 
 # Made once: building a statement takes longer than SQLite needs for it.
+# One order of items for everybody: two orders that want the same ones cannot wait for each other.
+ITEMS_TO_CHANGE = (
+    select(Item).where(col(Item.id).in_(bindparam("ids", expanding=True))).order_by(col(Item.id)).with_for_update()
+)
 RESTOCK = (
     update(Item)
     .where(col(Item.id) == bindparam("row_id"), col(Item.quantity) + bindparam("by") >= 0)
@@ -931,9 +935,7 @@ class Order(Versioned, table=True):
             OutOfStock: too few are left; it names every short item.
         """
         wanted = {line.item_id: line.quantity for line in data.lines}
-        # One order of items for everybody: two orders that want the same ones cannot wait for each other.
-        found = select(Item).where(col(Item.id).in_(wanted)).order_by(col(Item.id)).with_for_update()
-        items = {item.id: item for item in session.exec(found)}
+        items = {item.id: item for item in session.exec(ITEMS_TO_CHANGE, params={"ids": list(wanted)})}
         for item_id in wanted:
             if item_id not in items:
                 raise NotFound("item", item_id)
@@ -974,8 +976,8 @@ class Order(Versioned, table=True):
         """
         self._leave_pending(session, "cancelled")
         ordered = {line.item_id: line.quantity for line in self.lines}
-        found = select(Item).where(col(Item.id).in_(ordered)).order_by(col(Item.id)).with_for_update()
-        Item.put_back(session, [(item, ordered[item.id]) for item in session.exec(found)])
+        found = session.exec(ITEMS_TO_CHANGE, params={"ids": list(ordered)})
+        Item.put_back(session, [(item, ordered[item.id]) for item in found])
         return self
 
     def _leave_pending(self, session: Session, status: OrderStatus) -> Self:

@@ -8,7 +8,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from callers import CurrentUser
 from db import ReadSession, WriteSession
 from errors import documented_not_found, problems
-from lists import Filters, IfMatch, Page, PageOf, Paging, order_by, sortable
+from lists import Filters, IfMatch, Page, PageOf, Paging, order_by, remembered, sortable
 from models import Id, IdempotencyKey, Order, OrderCreate, OrderPublic, OrderStatus, OrderUpdate, Principal
 from problems import Forbidden, IdempotencyKeyReused, OrderNotPending, OutOfStock
 from routing import Router
@@ -32,8 +32,9 @@ class OrderFilters(Filters):
     user_id: Id | None = None
     sort: Annotated[str, sortable("created_at", "total_cents")] = "-created_at"
 
+    @remembered
     def orders(self, user: Principal) -> SelectOfScalar[Order]:
-        """The orders that pass and that `user` may see.
+        """The orders that pass and that `user` may see, in their order.
 
         Raises:
             Forbidden: a member asks by `user_id`.
@@ -44,7 +45,7 @@ class OrderFilters(Filters):
             user.require_admin()
         if self.status is not None:
             orders = orders.where(Order.status == self.status)
-        return orders
+        return orders.order_by(*order_by(Order, self.sort))
 
 
 @router.get("", response_model=PageOf[OrderPublic], responses=problems(Forbidden))
@@ -52,7 +53,7 @@ def list_orders(
     page: Paging, filters: Annotated[OrderFilters, Query()], user: CurrentUser, session: ReadSession
 ) -> Page[Order]:
     """List one's own orders; admins see all of them, and may ask by `user_id`."""
-    return page.of(session, filters.orders(user), order_by(Order, filters.sort))
+    return page.of(session, filters.orders(user))
 
 
 @router.post(

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import Query, Response
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import CurrentUser
 from db import ReadSession, WriteSession
 from errors import problems
-from lists import Cursoring, Endless, EndlessOf, Filters, IfMatch, SearchText
+from lists import Cursoring, Endless, EndlessOf, Filters, IfMatch, SearchText, remembered
 from models import (
     Comment,
     CommentCreate,
@@ -32,6 +33,19 @@ class PostFilters(Filters):
 
     q: SearchText = ""
 
+    @remembered
+    def posts(self) -> SelectOfScalar[Post]:
+        """The posts that pass."""
+        if not self.q:
+            return Post.shown()
+        return Post.shown().where(col(Post.search_key).contains(folded(self.q), autoescape=True))
+
+
+@remembered
+def comments_of(post_id: int) -> SelectOfScalar[Comment]:
+    """What people said about a post."""
+    return select(Comment).where(Comment.post_id == post_id)
+
 
 def find_post(session: Session, post_id: int) -> Post:
     """The post, which nobody else can change until this transaction ends."""
@@ -48,10 +62,7 @@ def list_posts(
     cursor: Cursoring, filters: Annotated[PostFilters, Query()], user: CurrentUser, session: ReadSession
 ) -> Endless[Post]:
     """List posts, the newest first; `q` is a part of the title or the content, without case."""
-    posts = Post.shown()
-    if filters.q:
-        posts = posts.where(col(Post.search_key).contains(folded(filters.q), autoescape=True))
-    return cursor.of(session, Post, posts)
+    return cursor.of(session, Post, filters.posts())
 
 
 @router.post("", status_code=201, response_model=PostPublic)
@@ -91,7 +102,7 @@ def delete_post(post_id: Id, user: CurrentUser, session: WriteSession, if_match:
 def list_comments(post_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Comment]:
     """List what people said about a post, the oldest first."""
     post = session.exec(select(Post.id).where(Post.id == post_id)).one()
-    return cursor.of(session, Comment, select(Comment).where(Comment.post_id == post), oldest_first=True)
+    return cursor.of(session, Comment, comments_of(post), oldest_first=True)
 
 
 @router.post("/{post_id}/comments", status_code=201, response_model=CommentPublic)

@@ -4,14 +4,27 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
-from sqlmodel import col, or_, select
+from sqlmodel import col, or_
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
 from callers import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
 from db import ReadSession, WriteSession
 from errors import problems
-from lists import Cursoring, Endless, EndlessOf, Filters, Page, PageOf, Paging, SearchText, order_by, sortable
+from lists import (
+    Cursoring,
+    Endless,
+    EndlessOf,
+    Filters,
+    Page,
+    PageOf,
+    Paging,
+    SearchText,
+    order_by,
+    plain,
+    remembered,
+    sortable,
+)
 from models import (
     Id,
     PasswordChange,
@@ -41,9 +54,10 @@ class UserFilters(Filters):
     is_active: bool | None = None
     sort: Annotated[str, sortable("email", "full_name", "created_at")] = "email"
 
+    @remembered
     def users(self) -> SelectOfScalar[User]:
-        """The accounts that pass."""
-        users = select(User)
+        """The accounts that pass, in their order."""
+        users = plain(User)
         if self.q:
             in_email = col(User.email).contains(self.q.lower(), autoescape=True)
             users = users.where(or_(in_email, col(User.full_name_key).contains(folded(self.q), autoescape=True)))
@@ -51,7 +65,13 @@ class UserFilters(Filters):
             users = users.where(User.role == self.role)
         if self.is_active is not None:
             users = users.where(col(User.is_active) == self.is_active)
-        return users
+        return users.order_by(*order_by(User, self.sort))
+
+
+@remembered
+def posts_of(user_id: int) -> SelectOfScalar[Post]:
+    """What somebody posted."""
+    return Post.shown().where(Post.creator_id == user_id)
 
 
 async def created_password_hash(
@@ -104,7 +124,7 @@ def list_users(
     page: Paging, filters: Annotated[UserFilters, Query()], admin: AdminUser, session: ReadSession
 ) -> Page[User]:
     """List accounts; `q` is a part of the e-mail or the name, without case."""
-    return page.of(session, filters.users(), order_by(User, filters.sort))
+    return page.of(session, filters.users())
 
 
 @router.post("", status_code=201, response_model=UserPublic, responses=problems(EmailTaken))
@@ -130,7 +150,7 @@ def get_user(user_id: Id, user: CurrentUser, session: ReadSession) -> User:
 def list_user_posts(user_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Post]:
     """List what somebody posted, the newest first."""
     author = session.get_one(User, user_id)
-    return cursor.of(session, Post, Post.shown().where(Post.creator_id == author.id))
+    return cursor.of(session, Post, posts_of(author.id))
 
 
 @router.patch("/{user_id}", response_model=UserPublic, responses=problems(EmailTaken, LastAdmin))
