@@ -141,14 +141,15 @@ class Stockroom(Contestant):
     """Our app, with all of its features."""
 
     def command(self, port: int, workers: int) -> list[str]:
-        """`fastapi run`, as in production."""
+        """`fastapi run`, as in production; from another folder it has to be told what `pyproject.toml` says."""
         options = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
-        return [sys.executable, "-m", "fastapi", "run", str(ROOT / "app.py"), *options]
+        return [sys.executable, "-m", "fastapi", "run", "--entrypoint", "app:app", *options]
 
     def environment(self, folder: Path, workers: int) -> dict[str, str]:
         """The defaults of production, but for the rate of sign-ins: wrk has one address only."""
         del workers
         return {
+            "PYTHONPATH": str(ROOT),
             "APP_ENVIRONMENT": "production",
             "APP_DATABASE_URL": f"sqlite:///{folder / self.database}",
             "APP_SECRET_KEY": SECRET_KEY,

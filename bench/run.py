@@ -262,6 +262,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    if importlib.util.find_spec("ninja") is None:  # the peers' packages are in a group that only the benchmark needs
-        os.execvp("uv", ["uv", "run", "--group", "bench", *sys.argv])  # noqa: S606, S607 - the command of the README
+    # In an environment as in production, without the packages for development, but with those of the peers.
+    if importlib.util.find_spec("ninja") is None or importlib.util.find_spec("pytest") is not None:
+        uv = ["uv", "run", "--isolated", "--no-dev", "--group", "bench", "--compile-bytecode"]
+        os.execvp("uv", [*uv, *sys.argv])  # noqa: S606, S607 - the command of the README
     typer.run(main)
