@@ -142,7 +142,7 @@ async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     await run_in_threadpool(_start, app)
     if gc.get_freeze_count() == 0:
         gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
-    gc.set_threshold(20_000, 10, 10)  # not several times in each request, which leaves little behind
+    gc.set_threshold(20_000)  # not several times in each request, which leaves little behind
     sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them
     try:
         yield

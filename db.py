@@ -24,8 +24,8 @@ from sqlite_engine import (
     ONE_OF_SEVERAL,
     SQLITE,
     has_wal_reset_fault,
+    require_transaction,
     sqlite_engine,
-    still_in_transaction,
 )
 
 # One writer, because SQLite has one; readers beyond a few only fight for the interpreter lock.
@@ -48,7 +48,7 @@ class ReadOnlySession(Session):
     """A session that refuses to write: a change made in it would be lost without a word."""
 
     def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """As SQLAlchemy's, but a plain row of a table with an `id` is found by a statement that is built once."""
+        """As SQLAlchemy's, but an object asked for by its `id` alone is found by a statement that is built once."""
         if options or not hasattr(entity, "id"):
             return super().get_one(entity, ident, **options)
         return self.exec(_by_id(entity), params={"id": ident}).one()
@@ -69,7 +69,7 @@ def _refuse_statement(statement: ORMExecuteState) -> None:
         raise RuntimeError("A ReadSession never writes; declare a WriteSession.")
 
 
-class Shared(threading.local):
+class SharedTransaction(threading.local):
     """The connection whose transaction the sessions of this thread share."""
 
     connection: Connection | None = None
@@ -85,7 +85,7 @@ class Database:
         self._writer = self.engine.execution_options(immediate=True)
         self.readers = Lane(READERS)
         self.writers = Lane(WRITERS, self.one_transaction if settings.on_sqlite else None)
-        self.shared = Shared()
+        self.shared = SharedTransaction()
 
     def read(self) -> Session:
         """A session that sees one moment of the database and never writes."""
@@ -93,7 +93,7 @@ class Database:
 
     def write(self) -> Session:
         """A session that holds the write lock from its first statement; end it with `ending`."""
-        bind = self._writer if self.shared.connection is None else still_in_transaction(self.shared.connection)
+        bind = self.shared.connection or self._writer
         return TransactionSession(bind, expire_on_commit=False, join_transaction_mode="create_savepoint")
 
     @contextmanager
@@ -111,7 +111,7 @@ class Database:
                 yield
             finally:
                 self.shared.connection = None
-            still_in_transaction(connection)
+            require_transaction(connection)
 
     def log_version(self) -> None:
         """Say which database library runs, and warn where it has a fault that this process can meet.
@@ -168,7 +168,7 @@ WriteSession = Annotated[Session, Depends(write_session, scope="function", max_c
 
 @contextmanager
 def ending(session: Session) -> Generator[Session]:
-    """End `session` in this thread: the one owner of the commit.
+    """End `session` in this thread: the one owner of its commit, be it a transaction or a savepoint of a shared one.
 
     A problem that keeps its changes commits, too; every other exception rolls back.
     """

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, bindparam, update
 from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapped
 from sqlmodel import Session, col, desc, func, select
@@ -44,9 +44,9 @@ class NotificationFilters(Filters):
     unread: bool = False
 
     @remembered
-    def notifications(self, user_id: int) -> SelectOfScalar[Notification]:
-        """The notifications of this account that pass."""
-        notifications = plain(Notification).where(col(Notification.user_id) == user_id)
+    def notifications(self) -> SelectOfScalar[Notification]:
+        """The notifications of `user_id` that pass."""
+        notifications = plain(Notification).where(col(Notification.user_id) == bindparam("user_id"))
         return notifications.where(col(Notification.read_at).is_(None)) if self.unread else notifications
 
 
@@ -61,7 +61,7 @@ def list_notifications(
     cursor: Cursoring, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
 ) -> Endless[Notification]:
     """List what the caller should know, the newest first."""
-    return cursor.of(session, Notification, filters.notifications(user.id))
+    return cursor.of(session, Notification, filters.notifications(), user_id=user.id)
 
 
 @router.patch("/notifications/{notification_id}", response_model=NotificationPublic)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context, copy_context
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -13,6 +14,7 @@ Result = TypeVar("Result")
 
 TELL_WITHIN = 0.002  # seconds
 MOST_IN_ONE = 16
+LONGEST_GROUP = 0.05  # seconds until the last of a group begins
 
 
 class Outcome(NamedTuple):
@@ -37,8 +39,8 @@ class Lane:
     waits any more, or within two milliseconds. To go to the loop and back after every piece wakes another core each
     time, and costs a busy process a third of its speed.
 
-    With `in_one`, what waits is done in groups within that context. Nobody hears of their own work before it ends, and
-    where it raises, all of its group are told so.
+    With `in_one`, what waits together is done in groups, each within that context. Nobody hears of their own work
+    before their context has ended, and where ending it raises, that is what they hear.
     """
 
     def __init__(self, width: int, in_one: Callable[[], AbstractContextManager[None]] | None = None) -> None:
@@ -83,19 +85,33 @@ class Lane:
 
     def _work_off(self, loop: AbstractEventLoop) -> None:
         while self.waiting:
-            jobs = self._next()
-            self.done.extend(_outcomes(jobs, self.in_one() if self.in_one and len(jobs) > 1 else nullcontext()))
+            self._do(self._next())
             if not self.waiting:
                 loop.call_soon_threadsafe(self._tell)
 
-    def _next(self) -> list[Job]:
-        jobs: list[Job] = []
+    def _next(self) -> deque[Job]:
+        jobs: deque[Job] = deque()
         with suppress(IndexError):  # another thread was faster
             while len(jobs) < (1 if self.in_one is None else MOST_IN_ONE):
                 job = self.waiting.popleft()
                 if not job.future.cancelled():
                     jobs.append(job)
         return jobs
+
+    def _do(self, jobs: deque[Job]) -> None:
+        done: list[tuple[Job, Outcome]] = []
+        try:
+            with self.in_one() if self.in_one and len(jobs) > 1 else nullcontext():
+                end = monotonic() + LONGEST_GROUP
+                while jobs and (not done or monotonic() < end):
+                    job = jobs.popleft()
+                    done.append((job, _outcome(job)))
+        except BaseException as error:  # nothing that was done is kept; where nothing was, it could not begin
+            done = [(job, _undone(outcome, error)) for job, outcome in done] or [
+                (jobs.popleft(), Outcome(None, error)) for _ in range(len(jobs))
+            ]
+        self.waiting.extendleft(reversed(jobs))
+        self.done.extend(done)
 
     def _tell(self) -> None:
         while self.done:
@@ -104,16 +120,13 @@ class Lane:
                 job.future.set_result(outcome)
 
 
-def _outcomes(jobs: list[Job], context: AbstractContextManager[None]) -> list[tuple[Job, Outcome]]:
-    try:
-        with context:
-            return [(job, _outcome(job)) for job in jobs]
-    except BaseException as error:  # nothing of what they did is kept
-        return [(job, Outcome(None, error)) for job in jobs]
-
-
 def _outcome(job: Job) -> Outcome:
     try:
         return Outcome(job.context.run(job.work), None)
     except BaseException as error:  # whatever it is, it belongs to whoever waits
         return Outcome(None, error)
+
+
+def _undone(outcome: Outcome, error: BaseException) -> Outcome:
+    # Whoever failed hears of that, unless their changes should have been kept all the same.
+    return outcome if outcome.error and not getattr(outcome.error, "keeps_changes", False) else Outcome(None, error)

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Query, Response
+from sqlalchemy import bindparam
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -41,10 +42,7 @@ class PostFilters(Filters):
         return Post.shown().where(col(Post.search_key).contains(folded(self.q), autoescape=True))
 
 
-@remembered
-def comments_of(post_id: int) -> SelectOfScalar[Comment]:
-    """What people said about a post."""
-    return select(Comment).where(Comment.post_id == post_id)
+COMMENTS = select(Comment).where(col(Comment.post_id) == bindparam("post_id"))
 
 
 def find_post(session: Session, post_id: int) -> Post:
@@ -102,7 +100,7 @@ def delete_post(post_id: Id, user: CurrentUser, session: WriteSession, if_match:
 def list_comments(post_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Comment]:
     """List what people said about a post, the oldest first."""
     post = session.exec(select(Post.id).where(Post.id == post_id)).one()
-    return cursor.of(session, Comment, comments_of(post), oldest_first=True)
+    return cursor.of(session, Comment, COMMENTS, oldest_first=True, post_id=post)
 
 
 @router.post("/{post_id}/comments", status_code=201, response_model=CommentPublic)

@@ -63,9 +63,9 @@ def sqlite_engine(settings: Settings, pool_size: int) -> Engine:
         pool_use_lifo=True,  # a few connections stay hot, with their caches
     )
     # SQLAlchemy would compile each of these anew every time.
-    engine.dialect.do_savepoint = partial(_run_plainly, "SAVEPOINT")
-    engine.dialect.do_release_savepoint = partial(_run_plainly, "RELEASE")
-    engine.dialect.do_rollback_to_savepoint = partial(_run_plainly, "ROLLBACK TO")
+    engine.dialect.do_savepoint = partial(_in_transaction, "SAVEPOINT")
+    engine.dialect.do_release_savepoint = partial(_in_transaction, "RELEASE")
+    engine.dialect.do_rollback_to_savepoint = _roll_back_to
     event.listen(engine, "connect", partial(_prepare, settings.sqlite_synchronous))
     event.listen(engine, "begin", _begin)
     event.listen(engine, "reset", _end)
@@ -73,19 +73,22 @@ def sqlite_engine(settings: Settings, pool_size: int) -> Engine:
     return engine
 
 
-def still_in_transaction(connection: Connection) -> Connection:
-    """The connection itself, unless SQLite ended its transaction.
+def require_transaction(connection: Connection) -> None:
+    """Make sure that SQLite did not end the transaction of a connection.
 
     A full or a broken disk may make it roll back by itself (https://sqlite.org/lang_transaction.html, 3). What came
-    before is lost then, and what came after would be committed alone.
+    before is lost then, and what came after would be committed alone, because a SAVEPOINT begins a transaction, too.
 
     Raises:
-        DatabaseUnavailable: it did.
+        DatabaseUnavailable: it did, or the connection is gone.
     """
-    driver_connection: Any = connection.connection.dbapi_connection
-    if not driver_connection.in_transaction:
+    if not _is_in_transaction(connection):
         raise DatabaseUnavailable
-    return connection
+
+
+def _is_in_transaction(connection: Connection) -> bool:
+    driver_connection: Any = None if connection.invalidated else connection.connection.dbapi_connection
+    return driver_connection is not None and driver_connection.in_transaction
 
 
 def _prepare(synchronous: str, connection: Any, _entry: ConnectionPoolEntry) -> None:
@@ -127,9 +130,15 @@ def _take_write_lock(connection: Any, seconds: float) -> None:
         connection.execute(f"PRAGMA {BUSY_TIMEOUT}")
 
 
-def _run_plainly(verb: str, connection: Connection, name: str) -> None:
+def _in_transaction(verb: str, connection: Connection, name: str) -> None:
+    require_transaction(connection)
     driver_connection: Any = connection.connection.dbapi_connection
     driver_connection.execute(f"{verb} {name}")
+
+
+def _roll_back_to(connection: Connection, name: str) -> None:
+    if _is_in_transaction(connection):  # else it is rolled back already, and the error that did it is what counts
+        _in_transaction("ROLLBACK TO", connection, name)
 
 
 def _end(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from sqlalchemy import bindparam
 from sqlmodel import col, or_
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
@@ -68,10 +69,7 @@ class UserFilters(Filters):
         return users.order_by(*order_by(User, self.sort))
 
 
-@remembered
-def posts_of(user_id: int) -> SelectOfScalar[Post]:
-    """What somebody posted."""
-    return Post.shown().where(Post.creator_id == user_id)
+POSTS = Post.shown().where(col(Post.creator_id) == bindparam("creator_id"))
 
 
 async def created_password_hash(
@@ -150,7 +148,7 @@ def get_user(user_id: Id, user: CurrentUser, session: ReadSession) -> User:
 def list_user_posts(user_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Post]:
     """List what somebody posted, the newest first."""
     author = session.get_one(User, user_id)
-    return cursor.of(session, Post, posts_of(author.id))
+    return cursor.of(session, Post, POSTS, creator_id=author.id)
 
 
 @router.patch("/{user_id}", response_model=UserPublic, responses=problems(EmailTaken, LastAdmin))

@@ -11,9 +11,10 @@ from httpx2 import Response
 from sqlalchemy import event
 from sqlmodel import select
 
+import sqlite_engine
 from app import Stockroom, create_app
 from db import WriteSession, ending
-from lanes import MOST_IN_ONE
+from lanes import LONGEST_GROUP, MOST_IN_ONE
 from models import Item, LoginSession, now
 from problems import Forbidden, InvalidCredentials
 from routing import Router
@@ -30,7 +31,6 @@ Together = Callable[..., list[Response]]
 @probes.post("/holds", status_code=204)
 def holds(session: WriteSession) -> None:
     """Keep the writer busy, so that whatever comes now has to wait."""
-    session.connection()
     held.set()
     gate.wait(PATIENCE)
 
@@ -74,6 +74,25 @@ def is_rolled_back(name: str, session: WriteSession) -> None:
     """What SQLite does by itself where the disk is full or broken."""
     adds(name, session=session)
     session.connection().exec_driver_sql("ROLLBACK")
+
+
+@probes.post("/goes-on-after-a-rollback/{name}", status_code=201)
+def goes_on_after_a_rollback(name: str, session: WriteSession) -> int:
+    session.connection().exec_driver_sql("ROLLBACK")
+    session.rollback()
+    return adds(name, session=session)
+
+
+@probes.post("/may-only-read/{name}", status_code=201)
+def may_only_read(name: str, session: WriteSession) -> int:
+    session.connection().exec_driver_sql("PRAGMA query_only=ON")
+    return adds(name, session=session)
+
+
+@probes.post("/takes-long/{name}", status_code=201)
+def takes_long(name: str, session: WriteSession) -> int:
+    sleep(LONGEST_GROUP)
+    return adds(name, session=session)
 
 
 @pytest.fixture
@@ -128,7 +147,7 @@ def test_what_waits_together_is_committed_together(app: Stockroom, together: Tog
     assert statuses(answers) == [201] * MOST_IN_ONE
     assert [answer.json() for answer in answers] == list(range(1, MOST_IN_ONE + 1))
     assert names(app) == [f"{number:02}" for number in range(MOST_IN_ONE)]
-    assert len(commits) == 2  # that of the one who held the writer, and theirs
+    assert len(commits) == 1
 
 
 def test_a_group_has_a_bound(app: Stockroom, together: Together) -> None:
@@ -136,7 +155,7 @@ def test_a_group_has_a_bound(app: Stockroom, together: Together) -> None:
     event.listen(app.state.database.engine, "commit", commits.append)
 
     assert statuses(together(*(f"adds/{number}" for number in range(MOST_IN_ONE + 1)))) == [201] * (MOST_IN_ONE + 1)
-    assert len(commits) == 3
+    assert len(commits) == 2
 
 
 def test_whoever_fails_takes_back_their_own_changes_only(app: Stockroom, together: Together) -> None:
@@ -154,7 +173,14 @@ def test_a_commit_that_fails_is_a_success_for_nobody(app: Stockroom, client: Tes
     assert client.post("/probes/adds/e").status_code == 201
 
 
-@pytest.mark.parametrize("paths", [("adds/a", "is-rolled-back/b", "adds/c"), ("adds/a", "is-rolled-back/b")])
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("adds/a", "is-rolled-back/b", "adds/c"),
+        ("adds/a", "is-rolled-back/b"),
+        ("adds/a", "goes-on-after-a-rollback/b", "adds/c"),
+    ],
+)
 def test_a_transaction_that_sqlite_ended_is_a_success_for_nobody(
     app: Stockroom, client: TestClient, together: Together, paths: tuple[str, ...]
 ) -> None:
@@ -164,3 +190,38 @@ def test_a_transaction_that_sqlite_ended_is_a_success_for_nobody(
     assert names(app) == []
     assert client.post("/probes/adds/d").status_code == 201
     assert names(app) == ["d"]
+
+
+def test_whoever_failed_before_the_commit_did_hears_of_their_own_fault(app: Stockroom, together: Together) -> None:
+    assert statuses(together("adds/a", "refuses/b", "fails-at-commit/c")) == [409, 403, 409]
+    assert names(app) == []
+
+
+def test_what_takes_long_ends_its_group(app: Stockroom, together: Together) -> None:
+    commits = list[object]()
+    event.listen(app.state.database.engine, "commit", commits.append)
+
+    assert statuses(together("adds/a", "takes-long/b", "adds/c", "adds/d")) == [201] * 4
+    assert len(commits) == 2
+    assert names(app) == ["a", "b", "c", "d"]
+
+
+def test_a_group_on_a_database_that_may_only_be_read_is_refused_like_one_request(
+    app: Stockroom, client: TestClient, together: Together
+) -> None:
+    answers = together("adds/a", "may-only-read/b", "adds/c")
+
+    assert {(answer.status_code, answer.json()["error_code"]) for answer in answers} == {(503, "DATABASE_UNAVAILABLE")}
+    assert client.post("/probes/adds/d").status_code == 201
+    assert names(app) == ["d"]
+
+
+def test_a_disk_that_is_full_is_said_to_whom_it_meets_and_the_others_are_kept(
+    app: Stockroom, monkeypatch: pytest.MonkeyPatch, together: Together
+) -> None:
+    monkeypatch.setattr(sqlite_engine, "SQLITE_PRAGMAS", (*sqlite_engine.SQLITE_PRAGMAS, "max_page_count=1"))
+    app.state.database.engine.dispose()
+    answers = together("adds/a", f"adds/{'x' * 5_000}", "adds/b")
+
+    assert statuses(answers) == [201, 507, 201]
+    assert names(app) == ["a", "b"]

@@ -307,6 +307,8 @@ EVERYTHING = ["Bulb", "Cable 100%", "Desk_lamp", "Ruß\\Seife/", "apron", "Äpfe
         ("sort=price_cents,-name", ["Äpfel", "Ruß\\Seife/", "Cable 100%", "Bulb", "apron", "Desk_lamp"]),
         ("sort=quantity", ["apron", "Ruß\\Seife/", "Desk_lamp", "Bulb", "Cable 100%", "Äpfel"]),
         ("sort=-quantity,-price_cents", ["Äpfel", "Cable 100%", "Bulb", "Desk_lamp", "apron", "Ruß\\Seife/"]),
+        ("sort=quantity,name,-quantity,-name", ["Ruß\\Seife/", "apron", "Desk_lamp", "Bulb", "Cable 100%", "Äpfel"]),
+        ("sort=" + ",".join(["-name"] * 3_000), EVERYTHING[::-1]),
         ("sort=created_at", ["Äpfel", "apron", "Bulb", "Cable 100%", "Desk_lamp", "Ruß\\Seife/"]),
         ("sort=-updated_at", ["Ruß\\Seife/", "Desk_lamp", "Cable 100%", "Bulb", "apron", "Äpfel"]),
     ],
