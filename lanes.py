@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from problems import Problem
+
 Result = TypeVar("Result")
 
 TELL_WITHIN = 0.002  # seconds
@@ -106,10 +108,11 @@ class Lane:
                 while jobs and (not done or monotonic() < end):
                     job = jobs.popleft()
                     done.append((job, _outcome(job)))
-        except BaseException as error:  # nothing that was done is kept; where nothing was, it could not begin
-            done = [(job, _undone(outcome, error)) for job, outcome in done] or [
-                (jobs.popleft(), Outcome(None, error)) for _ in range(len(jobs))
-            ]
+        except BaseException as error:
+            if not done:  # it could not begin
+                done, jobs = [(job, Outcome(None, error)) for job in jobs], deque()
+            else:  # nothing that was done is kept
+                done = [(job, _undone(outcome, error)) for job, outcome in done]
         self.waiting.extendleft(reversed(jobs))
         self.done.extend(done)
 
@@ -129,4 +132,5 @@ def _outcome(job: Job) -> Outcome:
 
 def _undone(outcome: Outcome, error: BaseException) -> Outcome:
     # Whoever failed hears of that, unless their changes should have been kept all the same.
-    return outcome if outcome.error and not getattr(outcome.error, "keeps_changes", False) else Outcome(None, error)
+    keeps_changes = isinstance(outcome.error, Problem) and outcome.error.keeps_changes
+    return outcome if outcome.error and not keeps_changes else Outcome(None, error)

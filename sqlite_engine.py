@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import sqlite3
+from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep
 from types import ModuleType
@@ -82,13 +83,9 @@ def require_transaction(connection: Connection) -> None:
     Raises:
         DatabaseUnavailable: it did, or the connection is gone.
     """
-    if not _is_in_transaction(connection):
-        raise DatabaseUnavailable
-
-
-def _is_in_transaction(connection: Connection) -> bool:
     driver_connection: Any = None if connection.invalidated else connection.connection.dbapi_connection
-    return driver_connection is not None and driver_connection.in_transaction
+    if driver_connection is None or not driver_connection.in_transaction:
+        raise DatabaseUnavailable
 
 
 def _prepare(synchronous: str, connection: Any, _entry: ConnectionPoolEntry) -> None:
@@ -137,7 +134,7 @@ def _in_transaction(verb: str, connection: Connection, name: str) -> None:
 
 
 def _roll_back_to(connection: Connection, name: str) -> None:
-    if _is_in_transaction(connection):  # else it is rolled back already, and the error that did it is what counts
+    with suppress(DatabaseUnavailable):  # it is rolled back already, and the error that did it is what counts
         _in_transaction("ROLLBACK TO", connection, name)
 
 
