@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 
 import audit
 import auth
-import errors
 import inbox
 import items
 import items_csv
@@ -28,18 +27,18 @@ import orders
 import passwords
 import posts
 import recovery
-import schema
 import users
-from db import Database
-from gates import HostGate, QueueGate, RateGate, end_in_time, open_many_files
-from logs import Edge, configure_logging
-from mail import Mailer
+from kit import errors, schema
+from kit.db import Database
+from kit.logs import Edge, configure_logging
+from kit.mail import Mailer
+from kit.middleware import HostGate, QueueGate, RateGate, end_in_time, open_many_files
+from kit.problems import Problem
+from kit.routing import Router
+from kit.secret_key import resolve_secret_key
+from kit.sqlite import SQLITE
 from models import BIGGEST_ID
-from problems import Problem
-from routing import Router
-from secret_key import resolve_secret_key
 from settings import Settings, get_settings
-from sqlite_engine import SQLITE
 
 API = "/api/v1"
 VERSION = "0.1.0"

@@ -6,10 +6,10 @@ from fastapi import Query
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import AdminUser
-from db import ReadSession
-from lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
+from kit.db import ReadSession
+from kit.lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
+from kit.routing import Router
 from models import AuditedEntity, AuditEntry, AuditEntryPublic, Id
-from routing import Router
 
 router = Router(prefix="/api/v1/audit", tags=["audit"])
 

@@ -11,9 +11,19 @@ from pydantic import BaseModel
 from sqlmodel import col, select
 
 from callers import CurrentSession, CurrentUser
-from db import Database, ReadSession, WriteSession
-from errors import problems
-from mail import Mailer
+from kit.db import Database, ReadSession, WriteSession
+from kit.errors import problems
+from kit.mail import Mailer
+from kit.problems import (
+    BadRequest,
+    EmailTaken,
+    InvalidCredentials,
+    RegistrationClosed,
+    TooManyAttempts,
+    UnsupportedGrantType,
+)
+from kit.routing import Router
+from kit.strict import FORBIDDEN_TEXT
 from models import (
     Id,
     LoginSession,
@@ -24,17 +34,7 @@ from models import (
     now,
 )
 from passwords import Proof, hash_password, hashing, prove, settle
-from problems import (
-    BadRequest,
-    EmailTaken,
-    InvalidCredentials,
-    RegistrationClosed,
-    TooManyAttempts,
-    UnsupportedGrantType,
-)
-from routing import Router
 from settings import Settings
-from strict import FORBIDDEN_TEXT
 
 # Access tokens
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlmodel import Session, col
 
-from errors import TOKEN_PATH
+from kit.errors import TOKEN_PATH
+from kit.problems import Forbidden, NotAuthenticated
+from kit.routing import Deferred, raises
 from models import Id, LoginSession, Principal, User, now
-from problems import Forbidden, NotAuthenticated
-from routing import Deferred, raises
 
 LONGEST_TOKEN = 4096
 

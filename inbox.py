@@ -12,8 +12,9 @@ from sqlmodel import Session, col, desc, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import CurrentUser
-from db import ReadSession, WriteSession
-from lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
+from kit.db import ReadSession, WriteSession
+from kit.lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
+from kit.routing import Router
 from models import (
     AllNotificationsUpdate,
     Dashboard,
@@ -31,7 +32,6 @@ from models import (
     UserPublic,
     now,
 )
-from routing import Router
 
 router = Router(prefix="/api/v1", tags=["inbox"])
 DAYS = 30

@@ -8,12 +8,12 @@ from sqlmodel import col, not_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import AdminUser, CurrentUser
-from db import ReadSession, WriteSession
-from errors import problems
-from lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, plain, remembered, sortable
+from kit.db import ReadSession, WriteSession
+from kit.errors import problems
+from kit.lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, plain, remembered, sortable
+from kit.problems import ItemHasOrders, ItemNameTaken
+from kit.routing import Router
 from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
-from problems import ItemHasOrders, ItemNameTaken
-from routing import Router
 
 router = Router(prefix="/api/v1/items", tags=["items"])
 

@@ -14,11 +14,11 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from callers import AdminUser
-from db import Database, ReadSession, WriteSession
-from lists import Digits
+from kit.db import Database, ReadSession, WriteSession
+from kit.lists import Digits
+from kit.problems import BodyTooLarge, Invalid
+from kit.routing import Router
 from models import Cents, Item, ItemName, Quantity, Tags, folded
-from problems import BodyTooLarge, Invalid
-from routing import Router
 
 router = Router(prefix="/api/v1/items", tags=["items"])
 

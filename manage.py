@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import select
 
-import schema
 from company import add_company
-from db import Database, ending
-from errors import database_problem
+from kit import schema
+from kit.db import Database, ending
+from kit.errors import database_problem
+from kit.problems import DatabaseUnavailable, Invalid
+from kit.sqlite import SQLITE
 from models import User
 from passwords import create_admin, hash_password
-from problems import DatabaseUnavailable, Invalid
 from settings import StartRefused, load_settings
-from sqlite_engine import SQLITE
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after a Stockroom database.")
 

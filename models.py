@@ -53,9 +53,9 @@ from sqlmodel._compat import SQLModelConfig
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.responses import Response
 
-from db import TransactionSession, lock_table
-from logs import REQUEST_ID
-from problems import (
+from kit.db import TransactionSession, lock_table
+from kit.logs import REQUEST_ID
+from kit.problems import (
     Forbidden,
     IdempotencyKeyReused,
     InvalidCredentials,

@@ -6,12 +6,12 @@ from fastapi import Header, Query, Response
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import CurrentUser
-from db import ReadSession, WriteSession
-from errors import documented_not_found, problems
-from lists import Filters, IfMatch, Page, PageOf, Paging, order_by, remembered, sortable
+from kit.db import ReadSession, WriteSession
+from kit.errors import documented_not_found, problems
+from kit.lists import Filters, IfMatch, Page, PageOf, Paging, order_by, remembered, sortable
+from kit.problems import Forbidden, IdempotencyKeyReused, OrderNotPending, OutOfStock
+from kit.routing import Router
 from models import Id, IdempotencyKey, Order, OrderCreate, OrderPublic, OrderStatus, OrderUpdate, Principal
-from problems import Forbidden, IdempotencyKeyReused, OrderNotPending, OutOfStock
-from routing import Router
 
 router = Router(prefix="/api/v1/orders", tags=["orders"])
 

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select
 
-from db import Database, ending
+from kit.db import Database, ending
+from kit.problems import DatabaseBusy, InvalidCredentials
 from models import FailedSignIn, User, UserCreate, stored_email
-from problems import DatabaseBusy, InvalidCredentials
 from settings import Settings, StartRefused
 
 T = TypeVar("T")

@@ -8,9 +8,11 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from callers import CurrentUser
-from db import ReadSession, WriteSession
-from errors import problems
-from lists import Cursoring, Endless, EndlessOf, Filters, IfMatch, SearchText, remembered
+from kit.db import ReadSession, WriteSession
+from kit.errors import problems
+from kit.lists import Cursoring, Endless, EndlessOf, Filters, IfMatch, SearchText, remembered
+from kit.problems import NotOwner
+from kit.routing import Router
 from models import (
     Comment,
     CommentCreate,
@@ -23,8 +25,6 @@ from models import (
     PostUpdate,
     folded,
 )
-from problems import NotOwner
-from routing import Router
 
 router = Router(prefix="/api/v1/posts", tags=["posts"])
 

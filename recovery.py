@@ -7,13 +7,13 @@ from anyio import to_thread
 from fastapi import BackgroundTasks, Depends, Request, Response
 from sqlmodel import select
 
-from db import Database, WriteSession, ending
-from errors import problems
-from mail import Mailer
+from kit.db import Database, WriteSession, ending
+from kit.errors import problems
+from kit.mail import Mailer
+from kit.problems import InvalidCredentials
+from kit.routing import Router
 from models import FailedSignIn, PasswordReset, PasswordResetRequest, PasswordResetUse, User
 from passwords import hash_password, hashing
-from problems import InvalidCredentials
-from routing import Router
 
 router = Router(public=True, prefix="/api/v1/auth", tags=["auth"])
 

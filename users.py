@@ -10,9 +10,9 @@ from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
 from callers import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
-from db import ReadSession, WriteSession
-from errors import problems
-from lists import (
+from kit.db import ReadSession, WriteSession
+from kit.errors import problems
+from kit.lists import (
     Cursoring,
     Endless,
     EndlessOf,
@@ -26,6 +26,8 @@ from lists import (
     remembered,
     sortable,
 )
+from kit.problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts, UserHasOrders
+from kit.routing import Router
 from models import (
     Id,
     PasswordChange,
@@ -41,8 +43,6 @@ from models import (
     folded,
 )
 from passwords import Proof, hash_password, hashing, prove, settle
-from problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts, UserHasOrders
-from routing import Router
 
 router = Router(prefix="/api/v1/users", tags=["users"])
 

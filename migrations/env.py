@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import Connection
 
 import models
-import schema
-from db import Database
+from kit import schema
+from kit.db import Database
 from settings import load_settings
 
 

@@ -23,9 +23,9 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
 os.environ["APP_SECRET_KEY"] = "a key for the tests that nobody else may use"
 Settings.model_config["env_file"] = None
 
-import schema
 from app import Stockroom, create_app
-from db import Database
+from kit import schema
+from kit.db import Database
 
 API = "/api/v1"
 PASSWORD = "Correct-horse-1"

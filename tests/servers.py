@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 from httpx2 import Client, Response
 
-from sqlite_engine import SQLITE
+from kit.sqlite import SQLITE
 from tests.conftest import API, PASSWORD
 from tests.test_load import PATIENCE, ROOT, Server
 

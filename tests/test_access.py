@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from app import Stockroom, create_app
-from db import ending
+from kit.db import ending
 from models import PasswordReset, digest, now
 from settings import Settings
 from tests.conftest import PASSWORD

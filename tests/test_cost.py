@@ -23,7 +23,7 @@ from httpx2 import Response
 from sqlalchemy import event
 
 from app import Stockroom
-from db import Database
+from kit.db import Database
 from tests.conftest import PASSWORD, Person
 from tests.test_access import PLACE_ORDER, ROUTES, Route, let_reset
 

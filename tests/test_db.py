@@ -15,16 +15,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel, col, delete, func, select, update
 
-import db
-import schema
-import sqlite_engine
 from app import Stockroom, create_app
-from db import POOL_SIZE, Database, ReadSession, WriteSession, ending
+from kit import db, schema, sqlite
+from kit.db import POOL_SIZE, Database, ReadSession, WriteSession, ending
+from kit.problems import Forbidden, InvalidCredentials
+from kit.routing import Router
+from kit.sqlite import SQLITE, has_wal_reset_fault
 from models import Item, LoginSession, now
-from problems import Forbidden, InvalidCredentials
-from routing import Router
 from settings import Settings
-from sqlite_engine import SQLITE, has_wal_reset_fault
 from tests.conftest import Person
 
 probes = Router(public=True, prefix="/probes")
@@ -105,7 +103,7 @@ def database(settings: Settings) -> Generator[Database]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that wait for a lock for a millisecond instead of five seconds."""
-    monkeypatch.setattr(sqlite_engine, "BUSY_SECONDS", 0.001)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -113,7 +111,7 @@ def reconnect(app: Stockroom, client: TestClient, monkeypatch: pytest.MonkeyPatc
     """Makes the app open its connections anew, with these pragmas besides its own."""
 
     def reconnect(*pragmas: str) -> None:
-        monkeypatch.setattr(sqlite_engine, "SQLITE_PRAGMAS", (*sqlite_engine.SQLITE_PRAGMAS, *pragmas))
+        monkeypatch.setattr(sqlite, "SQLITE_PRAGMAS", (*sqlite.SQLITE_PRAGMAS, *pragmas))
         app.state.database.engine.dispose()
 
     return reconnect

@@ -11,15 +11,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
-import problems
 from app import Stockroom, create_app
-from db import WriteSession
-from errors import database_problem
+from kit import problems
+from kit.db import WriteSession
+from kit.errors import database_problem
+from kit.problems import Invalid, NotFound, OrderNotPending, OutOfStock, Problem, RateLimited, TooManyAttempts
+from kit.routing import Router
+from kit.sqlite import SQLITE
 from models import Item
-from problems import Invalid, NotFound, OrderNotPending, OutOfStock, Problem, RateLimited, TooManyAttempts
-from routing import Router
 from settings import Settings
-from sqlite_engine import SQLITE
 from tests.conftest import API, Person
 
 KINDS = {kind.__name__: kind for _, kind in inspect.getmembers(problems, inspect.isclass) if issubclass(kind, Problem)}

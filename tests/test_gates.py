@@ -21,12 +21,12 @@ from limits import parse
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-import gates
 import passwords
 from app import Stockroom, create_app
-from gates import ForgetfulMemory, MemoryCount, RedisCount
+from kit import middleware
+from kit.middleware import ForgetfulMemory, MemoryCount, RedisCount
+from kit.routing import Router
 from passwords import CORES, MOST_WAITING
-from routing import Router
 from settings import Settings, load_settings
 from tests.conftest import API, Person
 
@@ -321,7 +321,7 @@ def test_without_redis_every_app_counts_for_itself(start: Callable[..., TestClie
 def test_of_many_at_once_exactly_as_many_pass_as_may(
     is_shared: bool, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "REDIS_SECONDS", 30)  # this is about the count, not about a machine that is busy
+    monkeypatch.setattr(middleware, "REDIS_SECONDS", 30)  # this is about the count, not about a machine that is busy
     storage = redis.url if is_shared else "memory://"
     app = create_app(settings.model_copy(update={"auth_rate_limit": "20/minute", "rate_limit_storage": storage}))
 
@@ -381,7 +381,7 @@ def test_redis_is_asked_with_few_connections(redis: Redis) -> None:
         await count.close()
         return len(listed.splitlines())
 
-    assert asyncio.run(ask_together()) <= gates.REDIS_CONNECTIONS
+    assert asyncio.run(ask_together()) <= middleware.REDIS_CONNECTIONS
 
 
 # How many may wait
@@ -399,7 +399,7 @@ def waits() -> None:
 def crowded(monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
     """The app while as many requests are under way as may be."""
     app.include_router(probes)
-    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 3)
+    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 3)
     gate.clear()
     with TestClient(app, raise_server_exceptions=False) as client, ThreadPoolExecutor(3) as threads:
         # Each tries again where it met the question below, which takes a place, too.
@@ -427,7 +427,7 @@ def test_health_is_answered_whoever_waits(crowded: TestClient) -> None:
 def test_a_request_that_fails_makes_room_for_the_next(
     client: TestClient, ada: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 1)
+    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
     failing = [client.post(f"{API}/items", content=b"{").status_code for _ in range(3)]
     failing += [ada.get("/items/999999").status_code, ada.get("/nothing").status_code]
 
@@ -436,7 +436,7 @@ def test_a_request_that_fails_makes_room_for_the_next(
 
 
 def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 1)
+    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
     with serving(app) as client:
         half = b"POST /api/v1/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
         with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as slow:

@@ -11,13 +11,13 @@ from httpx2 import Response
 from sqlalchemy import event
 from sqlmodel import select
 
-import sqlite_engine
 from app import Stockroom, create_app
-from db import WriteSession, ending
-from lanes import LONGEST_GROUP, MOST_IN_ONE
+from kit import sqlite
+from kit.db import WriteSession, ending
+from kit.executor import LONGEST_GROUP, MOST_IN_ONE
+from kit.problems import Forbidden, InvalidCredentials
+from kit.routing import Router
 from models import Item, LoginSession, now
-from problems import Forbidden, InvalidCredentials
-from routing import Router
 from settings import Settings
 
 PATIENCE = 30  # seconds
@@ -219,7 +219,7 @@ def test_a_group_on_a_database_that_may_only_be_read_is_refused_like_one_request
 def test_a_disk_that_is_full_is_said_to_whom_it_meets_and_the_others_are_kept(
     app: Stockroom, monkeypatch: pytest.MonkeyPatch, together: Together
 ) -> None:
-    monkeypatch.setattr(sqlite_engine, "SQLITE_PRAGMAS", (*sqlite_engine.SQLITE_PRAGMAS, "max_page_count=1"))
+    monkeypatch.setattr(sqlite, "SQLITE_PRAGMAS", (*sqlite.SQLITE_PRAGMAS, "max_page_count=1"))
     app.state.database.engine.dispose()
     answers = together("adds/a", f"adds/{'x' * 5_000}", "adds/b")
 

@@ -20,9 +20,9 @@ from httpx2 import Response
 from sqlmodel import select
 
 from app import create_app
-from db import Database, ending
+from kit.db import Database, ending
+from kit.routing import Router
 from models import PasswordReset, User
-from routing import Router
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 from tests.test_load import Server

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlmodel import col, select, update
 
 from app import Stockroom
-from db import ending
+from kit.db import ending
 from models import Notification, Order, now
 from settings import Settings
 from tests.conftest import PASSWORD, Person

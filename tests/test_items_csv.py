@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sqlmodel import delete
 
 from app import Stockroom
-from db import ending
 from items_csv import BATCH, MOST_BYTES, MOST_MESSAGES, MOST_ROWS, neutral, original
+from kit.db import ending
 from models import Item
 from tests.conftest import API, PASSWORD, Person
 from tests.test_load import Server

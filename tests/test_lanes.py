@@ -8,7 +8,7 @@ from time import monotonic, sleep
 import pytest
 from anyio import to_thread
 
-from lanes import Lane
+from kit.executor import Lane
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 

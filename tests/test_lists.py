@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import insert
 
 from app import Stockroom
-from db import ending
-from lists import order_by
+from kit.db import ending
+from kit.lists import order_by
 from models import Item, User
 from tests.conftest import Person
 

@@ -13,10 +13,10 @@ from sqlmodel import select
 from starlette.requests import Request
 
 from app import Stockroom, create_app
-from db import Database
-from gates import HostGate
+from kit.db import Database
+from kit.middleware import HostGate
+from kit.routing import Router
 from models import LoginSession, User
-from routing import Router
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 

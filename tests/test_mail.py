@@ -32,9 +32,8 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from pydantic import SecretStr
 
-import gates
-import mail
 from app import create_app
+from kit import mail, middleware
 from settings import Settings, load_settings
 from tests.conftest import API, PASSWORD
 from tests.test_gates import free_port, serving, until
@@ -391,7 +390,7 @@ def test_a_mail_to_a_slow_server_comes_after_the_answer(settings: Settings, offi
 def test_a_mail_that_waits_takes_nobodys_place(
     settings: Settings, office: PostOffice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "MOST_UNDER_WAY", 2)
+    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 2)
     office.seconds = 0.5
     with serving(create_app(with_mail(settings, office.url))) as client:
         answers = [register(client, email=f"{number}@example.com").status_code for number in range(8)]

@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 from typer.testing import CliRunner, Result
 
 import manage
-from db import Database
+from kit.db import Database
 from models import AuditEntry, Item, ItemCreate, Notification, Order, User, UserCreate, folded
 from settings import Settings
 from tests.conftest import PASSWORD, Person

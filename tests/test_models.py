@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import Session, col, select
 
-from db import Database, ending
+from kit.db import Database, ending
+from kit.problems import InvalidCredentials, LastAdmin, TooManyAttempts, VersionConflict
 from models import (
     FailedSignIn,
     Item,
@@ -24,7 +25,6 @@ from models import (
     folded,
     now,
 )
-from problems import InvalidCredentials, LastAdmin, TooManyAttempts, VersionConflict
 from settings import Settings
 
 HOUR = timedelta(hours=1)

@@ -13,7 +13,7 @@ from httpx2 import Response
 from sqlmodel import col, func, select, update
 
 from app import Stockroom
-from db import ending
+from kit.db import ending
 from models import IdempotencyKey, Order, now
 from settings import Settings
 from tests.conftest import API, Person

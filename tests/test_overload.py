@@ -11,7 +11,7 @@ from time import monotonic, sleep
 import pytest
 from httpx2 import Client
 
-from gates import MOST_UNDER_WAY, open_many_files
+from kit.middleware import MOST_UNDER_WAY, open_many_files
 from tests.servers import RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
 from tests.test_load import PATIENCE
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, event, insert
 from sqlmodel import select
 
 from app import Stockroom
-from db import ending
+from kit.db import ending
 from models import AuditEntry, Comment, Notification, Post
 from tests.conftest import Person
 

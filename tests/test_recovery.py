@@ -15,10 +15,10 @@ from httpx2 import Client, Response
 from sqlmodel import select
 
 from app import Stockroom, create_app
-from db import ending
+from kit.db import ending
+from kit.sqlite import SQLITE
 from models import PasswordReset, digest, now
 from settings import Settings
-from sqlite_engine import SQLITE
 from tests.conftest import API, PASSWORD, Person
 from tests.test_gates import serving, until
 from tests.test_mail import PostOffice, with_mail

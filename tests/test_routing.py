@@ -10,12 +10,12 @@ from sqlmodel import select
 
 from app import Stockroom, create_app
 from callers import AdminUser, Caller, CurrentUser, admin_user, current_user
-from db import Database, ReadSession, WriteSession, ending
+from kit.db import Database, ReadSession, WriteSession, ending
+from kit.problems import Forbidden, InvalidCredentials
+from kit.routing import Route, Router
+from kit.sqlite import SQLITE
 from models import Item, ItemPublic, LoginSession, now
-from problems import Forbidden, InvalidCredentials
-from routing import Route, Router
 from settings import Settings
-from sqlite_engine import SQLITE
 from tests.conftest import API, Person
 
 plain = APIRouter(prefix="/plain")

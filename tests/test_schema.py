@@ -21,12 +21,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Connection, create_engine, inspect
 from sqlmodel import SQLModel
 
-import schema
 from app import create_app
-from db import Database, ending
+from kit import schema
+from kit.db import Database, ending
+from kit.sqlite import BUSY_SECONDS, SQLITE
 from models import Item
 from settings import Settings, StartRefused
-from sqlite_engine import BUSY_SECONDS, SQLITE
 from tests.conftest import Person
 from tests.servers import write_lock_held
 

@@ -15,8 +15,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.python.asgi import shutdown_lifespans
 
 from app import create_app
+from kit.sqlite import SQLITE
 from settings import Settings
-from sqlite_engine import SQLITE
 from tests.conftest import API, PASSWORD
 
 # The methods of `/users/me` and `/items/export` are those of `/users/{user_id}` and `/items/{item_id}`, too, whose

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secret_key import resolve_secret_key
+from kit.secret_key import resolve_secret_key
 from settings import Settings, StartRefused, load_settings
 
 ROOT = Path(__file__).parent.parent

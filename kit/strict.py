@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from problems import BadRequest, Invalid
+from kit.problems import BadRequest, Invalid
 
 FORBIDDEN_TEXT = re.compile("[\x00\ud800-\udfff]")
 FORBIDDEN_IN_JSON = re.compile(

@@ -13,8 +13,8 @@ from loguru import logger
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import MEDIA_TYPE, problem_for_status, problem_response
-from problems import InternalError, Problem
+from kit.errors import MEDIA_TYPE, problem_for_status, problem_response
+from kit.problems import InternalError, Problem
 from settings import Settings, StartRefused
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from loguru import logger
 
 from settings import Settings
 
-TEMPLATES = Path(__file__).parent / "templates" / "mail"
+TEMPLATES = Path(__file__).parent.parent / "templates" / "mail"
 SUBJECTS = {"welcome": "Welcome to Stockroom", "reset": "A new password for Stockroom"}
 SECRETS = {"token": "(not shown)"}
 SERVER_SECONDS = 4.0  # for each step that a mail server takes; three attempts fit into the last seconds of the app

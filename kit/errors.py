@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from problems import (
+from kit.problems import (
     BadRequest,
     BodyTooLarge,
     Conflict,

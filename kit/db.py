@@ -16,10 +16,9 @@ from sqlmodel import Session, select
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
-from lanes import Lane
-from problems import Problem
-from settings import Settings, get_settings
-from sqlite_engine import (
+from kit.executor import Lane
+from kit.problems import Problem
+from kit.sqlite import (
     BETWEEN_TRIES,
     ONE_OF_SEVERAL,
     SQLITE,
@@ -27,6 +26,7 @@ from sqlite_engine import (
     require_transaction,
     sqlite_engine,
 )
+from settings import Settings, get_settings
 
 # One writer, because SQLite has one; readers beyond a few only fight for the interpreter lock.
 # On PostgreSQL both follow the pool.

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-from problems import DatabaseUnavailable
+from kit.problems import DatabaseUnavailable
 from settings import Settings
 
 

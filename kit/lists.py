@@ -17,8 +17,8 @@ from sqlalchemy import inspect as sa_inspect
 from sqlmodel import Session, SQLModel, asc, desc, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from kit.problems import Invalid
 from models import BIGGEST_ID, plain_digits
-from problems import Invalid
 
 Row = TypeVar("Row")
 Shape = TypeVar("Shape")

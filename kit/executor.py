@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from problems import Problem
+from kit.problems import Problem
 
 Result = TypeVar("Result")
 

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Server
 
-from errors import problem_response
-from problems import DatabaseBusy, HostNotAllowed, Problem, RateLimited
+from kit.errors import problem_response
+from kit.problems import DatabaseBusy, HostNotAllowed, Problem, RateLimited
 from settings import Settings
 
 if sys.platform == "linux":

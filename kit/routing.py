@@ -20,10 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from db import Database, ReadSession, WriteSession, ending
-from errors import Responses, documented_not_found, merged, problems
-from models import Versioned
-from problems import (
+from kit.db import Database, ReadSession, WriteSession, ending
+from kit.errors import Responses, documented_not_found, merged, problems
+from kit.problems import (
     BadRequest,
     BodyTooLarge,
     DatabaseBusy,
@@ -36,7 +35,8 @@ from problems import (
     StorageFull,
     VersionConflict,
 )
-from strict import StrictRequest, refuse_unknown_query
+from kit.strict import StrictRequest, refuse_unknown_query
+from models import Versioned
 
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
