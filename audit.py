@@ -1,17 +1,19 @@
-"""The route of the audit; what is written, and when, is at `models.AuditEntry`."""
+"""The route of the audit; what is written, and when, is in `kit/audit.py`."""
 
 from typing import Annotated
 
 from fastapi import Query
 from sqlmodel.sql.expression import SelectOfScalar
 
-from callers import AdminUser
+from auth import AdminUser
+from kit.audit import AuditedEntity, AuditEntry, AuditEntryPublic
 from kit.db import ReadSession
-from kit.lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
+from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, cached_statement, rows_of
+from kit.models import Id
 from kit.routing import Router
-from models import AuditedEntity, AuditEntry, AuditEntryPublic, Id
+from settings import API
 
-router = Router(prefix="/api/v1/audit", tags=["audit"])
+router = Router(prefix=f"{API}/audit", tags=["audit"])
 
 
 class AuditFilters(Filters):
@@ -21,10 +23,10 @@ class AuditFilters(Filters):
     entity_id: Id | None = None
     actor_id: Id | None = None
 
-    @remembered
+    @cached_statement
     def entries(self) -> SelectOfScalar[AuditEntry]:
         """The changes that pass."""
-        entries = plain(AuditEntry)
+        entries = rows_of(AuditEntry)
         if self.entity is not None:
             entries = entries.where(AuditEntry.entity == self.entity)
         if self.entity_id is not None:
@@ -34,9 +36,9 @@ class AuditFilters(Filters):
         return entries
 
 
-@router.get("", response_model=EndlessOf[AuditEntryPublic])
+@router.get("", response_model=CursorPageOf[AuditEntryPublic])
 def list_audit_entries(
-    cursor: Cursoring, filters: Annotated[AuditFilters, Query()], admin: AdminUser, session: ReadSession
-) -> Endless[AuditEntry]:
+    cursor: CursorPaging, filters: Annotated[AuditFilters, Query()], admin: AdminUser, session: ReadSession
+) -> CursorPage[AuditEntry]:
     """List who changed what, the newest first; a password change shows without its values."""
     return cursor.of(session, AuditEntry, filters.entries())

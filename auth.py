@@ -1,71 +1,131 @@
-"""Signing in: the token endpoint, registration and login sessions."""
+"""Who calls, and everything below `/auth`: registration, the token endpoint, login sessions, forgotten passwords."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any
-from uuid import uuid4
+from typing import Annotated
 
-import jwt
-from fastapi import BackgroundTasks, Depends, Form, Request
-from pydantic import BaseModel
-from sqlmodel import col, select
+from anyio import to_thread
+from fastapi import BackgroundTasks, Depends, Form, Request, Response
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
 
-from callers import CurrentSession, CurrentUser
-from kit.db import Database, ReadSession, WriteSession
-from kit.errors import problems
+from kit.audit import act_as
+from kit.auth import check_password, hash_password, nobodys_hash, sign_access_token
+from kit.db import Database, ReadSession, WriteSession, ending
+from kit.errors import Credentials, problems
 from kit.mail import Mailer
-from kit.problems import (
-    BadRequest,
-    EmailTaken,
-    InvalidCredentials,
-    RegistrationClosed,
-    TooManyAttempts,
-    UnsupportedGrantType,
-)
-from kit.routing import Router
+from kit.models import Id, normalized_email, now
+from kit.problems import BadRequest, Forbidden, InvalidCredentials, Problem, TooManyAttempts
+from kit.routing import Caller, Hashed, Router
+from kit.sessions import FailedSignIn, LoginSession, LoginSessionPublic, PasswordReset
+from kit.settings import StartRefused
 from kit.strict import FORBIDDEN_TEXT
 from models import (
-    Id,
-    LoginSession,
-    LoginSessionPublic,
+    EmailTaken,
+    PasswordResetRequest,
+    PasswordResetUse,
+    Principal,
+    RegistrationClosed,
     User,
+    UserCreate,
     UserPublic,
     UserRegister,
-    now,
 )
-from passwords import Proof, hash_password, hashing, prove, settle
-from settings import Settings
+from settings import API, Settings
 
-# Access tokens
+CREDENTIALS = Credentials(prefix=f"{API}/auth/", token_path=f"{API}/auth/token")
 
+CurrentUser = Annotated[Principal, Depends(Caller(Principal.read))]
+AdminUser = Annotated[Principal, Depends(Caller(Principal.read, Principal.require_admin, problems=(Forbidden,)))]
 
-class TokenPair(BaseModel):
-    """The answer of the token endpoint (RFC 6749, 5.1)."""
-
-    access_token: str
-    token_type: str = "bearer"  # noqa: S105 - the name of a kind of token
-    expires_in: int
-    refresh_token: str
+public_router = Router(public=True, prefix=f"{API}/auth", tags=["auth"])  # all that works without an access token
+router = Router(prefix=f"{API}/auth", tags=["auth"])
 
 
-def issue_tokens(request: Request, login_session: LoginSession, refresh_token: str) -> TokenPair:
-    """A new access token beside the refresh token of its session."""
-    lifetime = timedelta(minutes=_settings(request).access_token_minutes)
-    issued_at = now()
-    claims: dict[str, Any] = {
-        "sub": str(login_session.user_id),
-        "sid": login_session.id,
-        "iat": issued_at,
-        "exp": issued_at + lifetime,
-        "jti": uuid4().hex,
-        "type": "access",
-    }
-    access_token = jwt.encode(claims, request.app.state.secret_key, algorithm="HS256")
-    expires_in = int(lifetime.total_seconds())
-    return TokenPair(access_token=access_token, expires_in=expires_in, refresh_token=refresh_token)
+class UnsupportedGrantType(Problem):
+    """400: a grant type that the token endpoint does not offer (RFC 6749, 5.2)."""
+
+    code = "BAD_REQUEST"
+    detail = "The grant type must be 'password' or 'refresh_token'."
+    oauth_error = "unsupported_grant_type"
 
 
-# Dependencies that hash; `async def` so that they wait for their turn without a thread, they do no I/O themselves
+# Passwords
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one check of a password found; it counts only after `accept`."""
+
+    email: str
+    user_id: int | None
+    password_hash: str = ""
+
+
+def check_credentials(database: Database, settings: Settings, email: str, password: str) -> Proof:
+    """Check a password with exactly one hash computation, whether or not there is such an account.
+
+    Raises:
+        TooManyAttempts: signing in to this account failed too often of late.
+    """
+    email = normalized_email(email)
+    with database.read() as session:
+        FailedSignIn.refuse_blocked(session, email, settings.login_attempts)
+        user = session.exec(select(User).where(User.email == email)).one_or_none()
+    password_hash = user.password_hash if user else nobodys_hash(settings.bcrypt_rounds)
+    right = check_password(password, password_hash)
+    return Proof(email, user.id, password_hash) if user and right else Proof(email, None)
+
+
+def accept(session: Session, proof: Proof, settings: Settings) -> User:
+    """Count the result of a check, and return the account if it is still the one that was checked.
+
+    What happened while the hash was computed (a password change, a deactivation, a deletion, other guesses) wins.
+
+    Raises:
+        InvalidCredentials: the password was wrong, or the account is unknown, inactive or changed.
+        TooManyAttempts: other guesses used up the attempts meanwhile.
+    """
+    attempts, window = settings.login_attempts, timedelta(seconds=settings.login_window_seconds)
+    FailedSignIn.refuse_blocked(session, proof.email, attempts, lock=True)
+    user = session.get(User, proof.user_id, with_for_update=True) if proof.user_id else None
+    if user is None or not user.is_active or user.password_hash != proof.password_hash:
+        FailedSignIn.count(session, proof.email, attempts, window)
+        raise InvalidCredentials
+    FailedSignIn.clear(session, proof.email)
+    return user
+
+
+# Registration
+
+
+def _registered_password_hash(request: Request, data: UserRegister) -> Callable[[], str]:
+    settings: Settings = request.app.state.settings
+    if not settings.registration_open:
+        raise RegistrationClosed
+    return partial(hash_password, data.password, settings.bcrypt_rounds)
+
+
+@public_router.post(
+    "/register", status_code=201, response_model=UserPublic, responses=problems(EmailTaken, RegistrationClosed)
+)
+def register(
+    request: Request,
+    tasks: BackgroundTasks,
+    data: UserRegister,
+    password_hash: Annotated[str, Hashed(_registered_password_hash)],
+    session: WriteSession,
+) -> User:
+    """Make an account of one's own; the first one ever is an admin, every later one a member."""
+    mailer: Mailer = request.app.state.mailer
+    tasks.add_task(mailer.send, "welcome", data.email, full_name=data.full_name)
+    return User.create(session, data, password_hash)
+
+
+# The token endpoint
 
 
 class TokenForm(BaseModel):
@@ -77,107 +137,171 @@ class TokenForm(BaseModel):
     refresh_token: str = ""
 
 
-async def checked_grant(request: Request, form: Annotated[TokenForm, Form()]) -> Proof | str:
-    """What the form proves: a password (checked, not yet settled) or a refresh token (not yet checked).
+class TokenPair(BaseModel):
+    """The answer of the token endpoint (RFC 6749, 5.1)."""
 
-    Raises:
-        BadRequest: a field is missing.
-        UnsupportedGrantType: the grant type is another one.
-    """
+    access_token: str
+    token_type: str = "bearer"  # noqa: S105 - the name of a kind of token
+    expires_in: int
+    refresh_token: str
+
+
+def _checked_grant(request: Request, form: TokenForm) -> Callable[[], Proof] | None:
+    """Have the password checked, if that is what the form brings."""
     if any(FORBIDDEN_TEXT.search(text) for text in form.model_dump().values()):
         raise BadRequest("The form has a NUL or half a character in it.")
     match form.grant_type:
         case "password" if form.username and form.password:
-            return await hashing(request, partial(prove, _database(request), form.username, form.password))
+            state = request.app.state
+            return partial(check_credentials, state.database, state.settings, form.username, form.password)
         case "password":
             raise BadRequest("Send the form fields username and password.")
         case "refresh_token" if form.refresh_token:
-            return form.refresh_token
+            return None
         case "refresh_token":
             raise BadRequest("Send the form field refresh_token.")
         case _:
             raise UnsupportedGrantType
 
 
-async def registered_password_hash(request: Request, data: UserRegister) -> str:
-    """The hash of the password of a new account."""
-    if not _settings(request).registration_open:
-        raise RegistrationClosed
-    return await hashing(request, partial(hash_password, data.password, _settings(request).bcrypt_rounds))
-
-
-CheckedGrant = Annotated[Proof | str, Depends(checked_grant)]
-RegisteredPasswordHash = Annotated[str, Depends(registered_password_hash)]
-
-
-def _settings(request: Request) -> Settings:
-    return request.app.state.settings
-
-
-def _database(request: Request) -> Database:
-    return request.app.state.database
-
-
-# Routes
-
-public_router = Router(public=True, prefix="/api/v1/auth", tags=["auth"])  # all that works without an access token
-router = Router(prefix="/api/v1/auth", tags=["auth"])
-
-
-@public_router.post(
-    "/register", status_code=201, response_model=UserPublic, responses=problems(EmailTaken, RegistrationClosed)
-)
-def register(
-    request: Request,
-    tasks: BackgroundTasks,
-    data: UserRegister,
-    password_hash: RegisteredPasswordHash,
-    session: WriteSession,
-) -> User:
-    """Make an account of one's own; the first one ever is an admin, every later one a member."""
-    mailer: Mailer = request.app.state.mailer
-    tasks.add_task(mailer.send, "welcome", data.email, full_name=data.full_name)
-    return User.create(session, data, password_hash)
-
-
 @public_router.post("/token", responses=problems(InvalidCredentials, TooManyAttempts))
-def create_token(request: Request, grant: CheckedGrant, session: WriteSession) -> TokenPair:
+def create_token(
+    request: Request,
+    form: Annotated[TokenForm, Form()],
+    proof: Annotated[Proof | None, Hashed(_checked_grant)],
+    session: WriteSession,
+) -> TokenPair:
     """Sign in with e-mail and password, or refresh: spend a refresh token for a new pair (RFC 6749).
 
     A refresh token that was spent already ends its whole session. Errors also carry `error` and `error_description`.
     """
-    settings = _settings(request)
+    settings: Settings = request.app.state.settings
     lifetime = timedelta(days=settings.refresh_token_days)
-    if isinstance(grant, str):
-        return issue_tokens(request, *LoginSession.refresh(session, grant, lifetime))
-    user = settle(session, grant, settings)
+    if proof is None:
+        return _token_pair(request, *LoginSession.refresh(session, form.refresh_token, lifetime))
+    user = accept(session, proof, settings)
     ip = request.client.host if request.client else ""
     agent = request.headers.get("user-agent", "")
-    return issue_tokens(request, *LoginSession.start(session, user, lifetime, user_agent=agent, ip=ip))
+    return _token_pair(request, *LoginSession.start(session, user.id, lifetime, user_agent=agent, ip=ip))
+
+
+def _token_pair(request: Request, login_session: LoginSession, refresh_token: str) -> TokenPair:
+    """A new access token beside the refresh token of its session."""
+    lifetime = timedelta(minutes=request.app.state.settings.access_token_minutes)
+    token = sign_access_token(request.app.state.secret_key, login_session.user_id, login_session.id, lifetime)
+    return TokenPair(access_token=token, expires_in=int(lifetime.total_seconds()), refresh_token=refresh_token)
+
+
+# Login sessions
 
 
 @router.get("/sessions")
-def list_sessions(user: CurrentUser, current: CurrentSession, session: ReadSession) -> list[LoginSessionPublic]:
+def list_sessions(user: CurrentUser, session: ReadSession) -> list[LoginSessionPublic]:
     """List where the caller is signed in, the latest use first."""
     mine = select(LoginSession).where(LoginSession.user_id == user.id, LoginSession.expires_at > now())
     rows = session.exec(mine.order_by(col(LoginSession.last_used_at).desc(), col(LoginSession.id)))
-    return [LoginSessionPublic.model_validate(row, update={"current": row.id == current}) for row in rows]
+    return [LoginSessionPublic.model_validate(row, update={"current": row.id == user.session_id}) for row in rows]
 
 
 @router.delete("/sessions/current", status_code=204)
-def end_current_session(current: CurrentSession, session: WriteSession) -> None:
+def end_current_session(user: CurrentUser, session: WriteSession) -> None:
     """Sign out here."""
-    session.delete(session.get_one(LoginSession, current))
+    session.delete(session.get_one(LoginSession, user.session_id))
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
 def end_session(session_id: Id, user: CurrentUser, session: WriteSession) -> None:
     """Sign out there: end one of the caller's sessions."""
-    mine = select(LoginSession).where(LoginSession.id == session_id, LoginSession.user_id == user.id)
-    session.delete(session.exec(mine).one())
+    mine = select(LoginSession).where(LoginSession.user_id == user.id)
+    session.delete(session.get_one(LoginSession, session_id, among=mine))
 
 
 @router.delete("/sessions", status_code=204)
 def end_all_sessions(user: CurrentUser, session: WriteSession) -> None:
     """Sign out everywhere, here included."""
     LoginSession.end_all(session, user.id)
+
+
+# Forgotten passwords
+
+
+@public_router.post("/password-reset", status_code=202, response_class=Response)
+def request_password_reset(request: Request, data: PasswordResetRequest, tasks: BackgroundTasks) -> Response:
+    """Ask for a mail with a one-time token; whoever asks, the answer is the same and does not wait for anything."""
+    tasks.add_task(_send_reset, request.app.state.database, request.app.state.mailer, data.email)
+    return Response(status_code=202)
+
+
+def _hash_for_living_token(request: Request, data: PasswordResetUse) -> Callable[[], str]:
+    state = request.app.state
+    return partial(_require_living_and_hash, state.database, data, state.settings.bcrypt_rounds)
+
+
+@public_router.put("/password-reset", status_code=204, responses=problems(InvalidCredentials))
+def use_password_reset(
+    data: PasswordResetUse, password_hash: Annotated[str, Hashed(_hash_for_living_token)], session: WriteSession
+) -> None:
+    """Set a new password with the token from the mail; every session of the account ends."""
+    user = session.get(User, PasswordReset.redeem(session, data.token), with_for_update=True)
+    if user is None or not user.is_active:
+        raise InvalidCredentials
+    act_as(session, user.id)
+    user.change_password(session, password_hash)
+    FailedSignIn.clear(session, user.email)
+
+
+def _require_living_and_hash(database: Database, data: PasswordResetUse, rounds: int) -> str:
+    with database.read() as session:
+        PasswordReset.require_living(session, data.token)
+    return hash_password(data.new_password, rounds)
+
+
+async def _send_reset(database: Database, mailer: Mailer, email: str) -> None:
+    # In the mailer's turns: many of these at once must not take the threads of those who wait for an answer.
+    issued = await to_thread.run_sync(_issue, database, email, limiter=mailer.slots)
+    if issued:
+        full_name, token = issued
+        await mailer.send("reset", email, full_name=full_name, token=token)
+
+
+def _issue(database: Database, email: str) -> tuple[str, str] | None:
+    with ending(database.write()) as session:
+        user = session.exec(select(User).where(User.email == email, User.is_active)).one_or_none()
+        token = PasswordReset.issue(session, user.id) if user else None
+        return (user.full_name, token) if user and token else None
+
+
+# The first admin
+
+
+def ensure_admin(settings: Settings, database: Database) -> None:
+    """Make the admin that the settings name, where there is no user yet.
+
+    Raises:
+        StartRefused: the password is too weak.
+    """
+    if settings.admin_email is None or settings.admin_password is None:
+        return
+    with database.read() as session:
+        if session.exec(select(User.id).limit(1)).first() is not None:
+            return
+    try:
+        create_admin(database, settings, settings.admin_email, settings.admin_password.get_secret_value())
+    except ValidationError as error:
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise StartRefused(f"APP_ADMIN_PASSWORD is wrong: {message}.") from error
+    except IntegrityError:
+        pass  # another worker was first
+
+
+def create_admin(database: Database, settings: Settings, email: str, password: str, full_name: str = "Admin") -> User:
+    """Make an admin without anybody being signed in.
+
+    Raises:
+        ValidationError: the e-mail or the password is not acceptable.
+        IntegrityError: the e-mail is taken.
+    """
+    data = UserCreate(email=email, full_name=full_name, password=password, role="admin")
+    password_hash = hash_password(password, settings.bcrypt_rounds)
+    with ending(database.write()) as session:
+        return User.create(session, data, password_hash)

@@ -1,21 +1,49 @@
-"""The routes of the stock."""
+"""The stock: its routes, and its CSV."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import Query, Response
-from pydantic import Field
-from sqlmodel import col, not_
+from fastapi import Form, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from sqlmodel import col, not_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from callers import AdminUser, CurrentUser
+from auth import AdminUser, CurrentUser
+from kit.audit import create_many
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
-from kit.lists import Digits, Filters, IfMatch, Page, PageOf, Paging, SearchText, order_by, plain, remembered, sortable
-from kit.problems import ItemHasOrders, ItemNameTaken
+from kit.lists import (
+    Filters,
+    IfMatch,
+    Page,
+    PageOf,
+    Paging,
+    SearchText,
+    cached_statement,
+    order_by,
+    rows_of,
+    sortable,
+)
+from kit.models import BIGGEST_ID, Digits, Id, folded
 from kit.routing import Router
-from models import BIGGEST_ID, Id, Item, ItemCreate, ItemPublic, ItemUpdate, Tag, folded
+from kit.spreadsheets import CSV, FORM_OVERHEAD, MAX_BYTES, Export, Import, ImportForm, ImportReport
+from models import (
+    Cents,
+    Item,
+    ItemCreate,
+    ItemHasOrders,
+    ItemName,
+    ItemNameTaken,
+    ItemPublic,
+    ItemUpdate,
+    Quantity,
+    Tag,
+    Tags,
+)
+from settings import API
 
-router = Router(prefix="/api/v1/items", tags=["items"])
+router = Router(prefix=f"{API}/items", tags=["items"])
 
 AnyCents = Annotated[int, Field(ge=0, le=BIGGEST_ID), Digits]
 
@@ -31,10 +59,10 @@ class ItemFilters(Filters):
     low_stock: bool | None = Field(default=None, description="Whether quantity ≤ reorder_level.")
     sort: Annotated[str, sortable("name", "price_cents", "quantity", "created_at", "updated_at")] = "name"
 
-    @remembered
+    @cached_statement
     def items(self) -> SelectOfScalar[Item]:
         """The items that pass, in their order."""
-        items = plain(Item).where(*(Item.has_tag(tag) for tag in self.tag))
+        items = rows_of(Item).where(*(Item.has_tag(tag) for tag in self.tag))
         if self.q:
             items = items.where(col(Item.name_key).contains(folded(self.q), autoescape=True))
         if self.min_price_cents is not None:
@@ -78,11 +106,76 @@ def update_item(
     item_id: Id, data: ItemUpdate, admin: AdminUser, session: WriteSession, if_match: IfMatch = None
 ) -> Item:
     """Change an item: its name, its price, its tags, or how many there are."""
-    item = session.get_one(Item, item_id, with_for_update=True).require_version(if_match)
+    item = session.get_one(Item, item_id).require_version(if_match)
     return item.change(session, data.changes())
 
 
 @router.delete("/{item_id}", status_code=204, responses=problems(ItemHasOrders))
 def delete_item(item_id: Id, admin: AdminUser, session: WriteSession, if_match: IfMatch = None) -> None:
     """Delete an item that was never ordered."""
-    session.get_one(Item, item_id, with_for_update=True).require_version(if_match).remove(session)
+    session.delete(session.get_one(Item, item_id).require_version(if_match))
+
+
+# CSV
+
+Stripped = BeforeValidator(str.strip)
+
+
+class ItemRow(BaseModel):
+    """One record of a file; a column that the file does not have stays unset."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    name: ItemName
+    price_cents: Annotated[Cents, Digits, Stripped]
+    quantity: Annotated[Quantity, Digits, Stripped] = 0
+    reorder_level: Annotated[Quantity, Digits, Stripped] = 0
+    tags: Tags = []
+
+
+class ItemImport(Import[ItemRow]):
+    """An import of items, matched by name without case."""
+
+    row = ItemRow
+    key = "name"
+
+    def apply(self, rows: Sequence[ItemRow]) -> None:
+        """Create and change the items of one batch, in a constant number of statements."""
+        found = select(Item).where(col(Item.name_key).in_([folded(row.name) for row in rows])).with_for_update()
+        known = {item.name_key: item for item in self.session.exec(found)}
+        new = [row.model_dump() for row in rows if folded(row.name) not in known]
+        matched = [(known[folded(row.name)], self.given(row)) for row in rows if folded(row.name) in known]
+        changed = [(item, values) for item, values in matched if not _has(item, values)]
+        self.count(created=len(new), updated=len(changed), unchanged=len(matched) - len(changed))
+        if self.writes:
+            create_many(self.session, Item, new)
+            Item.change_many(self.session, changed)
+
+
+def _has(item: Item, values: dict[str, Any]) -> bool:
+    return all(getattr(item, field) == value for field, value in values.items())
+
+
+@router.get("/export", response_class=Response, responses=CSV)
+def export_items(request: Request, admin: AdminUser, session: ReadSession) -> StreamingResponse:
+    """Download the stock as CSV.
+
+    Cells that a spreadsheet would take for a formula begin with `'`; an import takes it away again. It is read in
+    steps, so an item that changes meanwhile is in it as it was or as it became.
+    """
+    return Export(request.app.state.database, Item, ItemRow).response("items.csv")
+
+
+@router.post("/import", max_body_size=MAX_BYTES + FORM_OVERHEAD)
+def import_items(
+    form: Annotated[ImportForm, Form(media_type="multipart/form-data")],
+    admin: AdminUser,
+    session: WriteSession,
+    dry_run: Annotated[bool, Query(description="Only say what would happen.")] = False,
+) -> ImportReport:
+    """Upload a CSV file (UTF-8, `,` or `;`) of at most 16 MiB and 100,000 rows, matched by name without case.
+
+    All or nothing: with any error nothing is written. `name` and `price_cents` are required, the other columns may be
+    missing. At most 1,000 errors are reported.
+    """
+    return ItemImport(session, form, dry_run=dry_run).run()

@@ -2,27 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import Header, Query, Response
+from fastapi import Query, Response
 from sqlmodel.sql.expression import SelectOfScalar
 
-from callers import CurrentUser
+from auth import CurrentUser
 from kit.db import ReadSession, WriteSession
 from kit.errors import documented_not_found, problems
-from kit.lists import Filters, IfMatch, Page, PageOf, Paging, order_by, remembered, sortable
-from kit.problems import Forbidden, IdempotencyKeyReused, OrderNotPending, OutOfStock
+from kit.idempotency import IdempotencyKeyHeader
+from kit.lists import Filters, IfMatch, Page, PageOf, Paging, cached_statement, order_by, sortable
+from kit.models import Id
+from kit.problems import Forbidden
 from kit.routing import Router
-from models import Id, IdempotencyKey, Order, OrderCreate, OrderPublic, OrderStatus, OrderUpdate, Principal
+from models import Order, OrderCreate, OrderNotPending, OrderPublic, OrderStatus, OrderUpdate, OutOfStock, Principal
+from settings import API
 
-router = Router(prefix="/api/v1/orders", tags=["orders"])
-
-IdempotencyKeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        pattern="^[!-~]{1,255}$",
-        description="A text of your own: the same key with the same body orders once and is answered again.",
-    ),
-]
+router = Router(prefix=f"{API}/orders", tags=["orders"])
 
 
 class OrderFilters(Filters):
@@ -32,7 +26,7 @@ class OrderFilters(Filters):
     user_id: Id | None = None
     sort: Annotated[str, sortable("created_at", "total_cents")] = "-created_at"
 
-    @remembered
+    @cached_statement
     def orders(self, user: Principal) -> SelectOfScalar[Order]:
         """The orders that pass and that `user` may see, in their order."""
         orders = Order.visible_to(user)
@@ -57,7 +51,7 @@ def list_orders(
     "",
     status_code=201,
     response_model=OrderPublic,
-    responses=problems(OutOfStock, IdempotencyKeyReused) | documented_not_found("item"),
+    responses=problems(OutOfStock) | documented_not_found("item"),
 )
 def place_order(
     response: Response,
@@ -65,14 +59,9 @@ def place_order(
     user: CurrentUser,
     session: WriteSession,
     idempotency_key: IdempotencyKeyHeader = None,
-) -> Order | Response:
+) -> Order:
     """Order items: the stock of all lines is taken, or of none."""
-    kept = IdempotencyKey.claim(session, user, idempotency_key, data) if idempotency_key else None
-    if kept and kept.answer:
-        return kept.replay()
     order = Order.place(session, user, data)
-    if kept:
-        kept.keep(order)
     response.headers["Location"] = order.link
     return order
 
@@ -80,7 +69,7 @@ def place_order(
 @router.get("/{order_id}", response_model=OrderPublic)
 def get_order(order_id: Id, user: CurrentUser, session: ReadSession) -> Order:
     """Show one order, to its owner and to admins."""
-    return session.exec(Order.visible_to(user).where(Order.id == order_id)).one()
+    return session.get_one(Order, order_id, among=Order.visible_to(user))
 
 
 @router.patch("/{order_id}", response_model=OrderPublic, responses=problems(Forbidden, OrderNotPending))
@@ -88,7 +77,7 @@ def update_order(
     order_id: Id, data: OrderUpdate, user: CurrentUser, session: WriteSession, if_match: IfMatch = None
 ) -> Order:
     """Fulfil a pending order (admins), or cancel it (its owner and admins), which puts the stock back."""
-    order = session.exec(Order.visible_to(user).where(Order.id == order_id).with_for_update()).one()
+    order = session.get_one(Order, order_id, among=Order.visible_to(user))
     if data.status == "fulfilled":
         user.require_admin()
     order.require_version(if_match)

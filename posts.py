@@ -4,29 +4,20 @@ from typing import Annotated
 
 from fastapi import Query, Response
 from sqlalchemy import bindparam
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from callers import CurrentUser
+from auth import CurrentUser
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
-from kit.lists import Cursoring, Endless, EndlessOf, Filters, IfMatch, SearchText, remembered
+from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, IfMatch, SearchText, cached_statement
+from kit.models import Id, folded
 from kit.problems import NotOwner
 from kit.routing import Router
-from models import (
-    Comment,
-    CommentCreate,
-    CommentPublic,
-    CommentUpdate,
-    Id,
-    Post,
-    PostCreate,
-    PostPublic,
-    PostUpdate,
-    folded,
-)
+from models import Comment, CommentCreate, CommentPublic, CommentUpdate, Post, PostCreate, PostPublic, PostUpdate
+from settings import API
 
-router = Router(prefix="/api/v1/posts", tags=["posts"])
+router = Router(prefix=f"{API}/posts", tags=["posts"])
 
 
 class PostFilters(Filters):
@@ -34,7 +25,7 @@ class PostFilters(Filters):
 
     q: SearchText = ""
 
-    @remembered
+    @cached_statement
     def posts(self) -> SelectOfScalar[Post]:
         """The posts that pass."""
         if not self.q:
@@ -45,20 +36,15 @@ class PostFilters(Filters):
 COMMENTS = select(Comment).where(col(Comment.post_id) == bindparam("post_id"))
 
 
-def find_post(session: Session, post_id: int) -> Post:
-    """The post, which nobody else can change until this transaction ends."""
-    return session.exec(Post.shown().where(Post.id == post_id).with_for_update(of=Post)).one()
+def comments_of(post_id: int) -> SelectOfScalar[Comment]:
+    """The comments of a post; one under another post's id is not found."""
+    return select(Comment).where(Comment.post_id == post_id)
 
 
-def find_comment(session: Session, post_id: int, comment_id: int) -> Comment:
-    """The comment of this post."""
-    return session.exec(select(Comment).where(Comment.id == comment_id, Comment.post_id == post_id)).one()
-
-
-@router.get("", response_model=EndlessOf[PostPublic])
+@router.get("", response_model=CursorPageOf[PostPublic])
 def list_posts(
-    cursor: Cursoring, filters: Annotated[PostFilters, Query()], user: CurrentUser, session: ReadSession
-) -> Endless[Post]:
+    cursor: CursorPaging, filters: Annotated[PostFilters, Query()], user: CurrentUser, session: ReadSession
+) -> CursorPage[Post]:
     """List posts, the newest first; `q` is a part of the title or the content, without case."""
     return cursor.of(session, Post, filters.posts())
 
@@ -76,7 +62,7 @@ def create_post(response: Response, data: PostCreate, user: CurrentUser, session
 @router.get("/{post_id}", response_model=PostPublic)
 def get_post(post_id: Id, user: CurrentUser, session: ReadSession) -> Post:
     """Show one post."""
-    return session.exec(Post.shown().where(Post.id == post_id)).one()
+    return session.get_one(Post, post_id, among=Post.shown())
 
 
 @router.patch("/{post_id}", response_model=PostPublic, responses=problems(NotOwner))
@@ -84,7 +70,7 @@ def update_post(
     post_id: Id, data: PostUpdate, user: CurrentUser, session: WriteSession, if_match: IfMatch = None
 ) -> Post:
     """Change one's own post."""
-    post = find_post(session, post_id).require_creator(user).require_version(if_match)
+    post = session.get_one(Post, post_id, among=Post.shown()).require_owner(user).require_version(if_match)
     post.sqlmodel_update(data.changes())
     session.flush()
     return post
@@ -93,14 +79,15 @@ def update_post(
 @router.delete("/{post_id}", status_code=204, responses=problems(NotOwner))
 def delete_post(post_id: Id, user: CurrentUser, session: WriteSession, if_match: IfMatch = None) -> None:
     """Delete one's own post, or any as an admin, with its comments."""
-    session.delete(find_post(session, post_id).require_creator_or_admin(user).require_version(if_match))
+    post = session.get_one(Post, post_id, among=Post.shown())
+    session.delete(post.require_owner_or_admin(user).require_version(if_match))
 
 
-@router.get("/{post_id}/comments", response_model=EndlessOf[CommentPublic])
-def list_comments(post_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Comment]:
+@router.get("/{post_id}/comments", response_model=CursorPageOf[CommentPublic])
+def list_comments(post_id: Id, cursor: CursorPaging, user: CurrentUser, session: ReadSession) -> CursorPage[Comment]:
     """List what people said about a post, the oldest first."""
-    post = session.exec(select(Post.id).where(Post.id == post_id)).one()
-    return cursor.of(session, Comment, COMMENTS, oldest_first=True, post_id=post)
+    post = session.get_one(Post, post_id, among=Post.shown())
+    return cursor.of(session, Comment, COMMENTS, oldest_first=True, post_id=post.id)
 
 
 @router.post("/{post_id}/comments", status_code=201, response_model=CommentPublic)
@@ -108,7 +95,7 @@ def create_comment(
     response: Response, post_id: Id, data: CommentCreate, user: CurrentUser, session: WriteSession
 ) -> Comment:
     """Say something about a post; its creator is told."""
-    post = find_post(session, post_id)
+    post = session.get_one(Post, post_id, among=Post.shown())
     comment = post.comment(session, user, data)
     response.headers["Location"] = f"{post.link}/comments/{comment.id}"
     return comment
@@ -117,7 +104,7 @@ def create_comment(
 @router.get("/{post_id}/comments/{comment_id}", response_model=CommentPublic)
 def get_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: ReadSession) -> Comment:
     """Show one comment."""
-    return find_comment(session, post_id, comment_id)
+    return session.get_one(Comment, comment_id, among=comments_of(post_id))
 
 
 @router.patch("/{post_id}/comments/{comment_id}", response_model=CommentPublic, responses=problems(NotOwner))
@@ -125,7 +112,7 @@ def update_comment(
     post_id: Id, comment_id: Id, data: CommentUpdate, user: CurrentUser, session: WriteSession
 ) -> Comment:
     """Change one's own comment."""
-    comment = find_comment(session, post_id, comment_id).require_creator(user)
+    comment = session.get_one(Comment, comment_id, among=comments_of(post_id)).require_owner(user)
     comment.sqlmodel_update(data.changes())
     session.flush()
     return comment
@@ -134,4 +121,4 @@ def update_comment(
 @router.delete("/{post_id}/comments/{comment_id}", status_code=204, responses=problems(NotOwner))
 def delete_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: WriteSession) -> None:
     """Delete one's own comment, or any as an admin."""
-    session.delete(find_comment(session, post_id, comment_id).require_creator_or_admin(user))
+    session.delete(session.get_one(Comment, comment_id, among=comments_of(post_id)).require_owner_or_admin(user))

@@ -1,35 +1,38 @@
 """The routes of accounts: one's own, and those that an admin manages."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Query, Request
 from sqlalchemy import bindparam
 from sqlmodel import col, or_
 from sqlmodel.sql.expression import SelectOfScalar
-from starlette.concurrency import run_in_threadpool
 
-from callers import AdminUser, Caller, CurrentSession, CurrentUser, admin_user, current_user
+from auth import AdminUser, CurrentUser, Proof, accept, check_credentials
+from kit.auth import hash_password
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
 from kit.lists import (
-    Cursoring,
-    Endless,
-    EndlessOf,
+    CursorPage,
+    CursorPageOf,
+    CursorPaging,
     Filters,
     Page,
     PageOf,
     Paging,
     SearchText,
+    cached_statement,
     order_by,
-    plain,
-    remembered,
+    rows_of,
     sortable,
 )
-from kit.problems import EmailTaken, InvalidCredentials, LastAdmin, NotFound, TooManyAttempts, UserHasOrders
-from kit.routing import Router
+from kit.models import Id, folded
+from kit.problems import InvalidCredentials, NotFound, TooManyAttempts
+from kit.routing import Hashed, Router
 from models import (
-    Id,
+    EmailTaken,
+    LastAdmin,
     PasswordChange,
     Post,
     PostPublic,
@@ -38,13 +41,13 @@ from models import (
     Role,
     User,
     UserCreate,
+    UserHasOrders,
     UserPublic,
     UserUpdate,
-    folded,
 )
-from passwords import Proof, hash_password, hashing, prove, settle
+from settings import API, Settings
 
-router = Router(prefix="/api/v1/users", tags=["users"])
+router = Router(prefix=f"{API}/users", tags=["users"])
 
 
 class UserFilters(Filters):
@@ -55,10 +58,10 @@ class UserFilters(Filters):
     is_active: bool | None = None
     sort: Annotated[str, sortable("email", "full_name", "created_at")] = "email"
 
-    @remembered
+    @cached_statement
     def users(self) -> SelectOfScalar[User]:
         """The accounts that pass, in their order."""
-        users = plain(User)
+        users = rows_of(User)
         if self.q:
             in_email = col(User.email).contains(self.q.lower(), autoescape=True)
             users = users.where(or_(in_email, col(User.full_name_key).contains(folded(self.q), autoescape=True)))
@@ -72,24 +75,21 @@ class UserFilters(Filters):
 POSTS = Post.shown().where(col(Post.creator_id) == bindparam("creator_id"))
 
 
-async def created_password_hash(
-    request: Request, caller: Annotated[Caller, Depends(admin_user)], data: UserCreate
-) -> str:
-    """The hash of the password of a new account; does no I/O itself."""
-    await run_in_threadpool(caller.resolve_alone, request)  # nobody but an admin may make this work
-    return await hashing(request, partial(hash_password, data.password, request.app.state.settings.bcrypt_rounds))
+def _new_password_hash(request: Request, data: UserCreate) -> Callable[[], str]:
+    settings: Settings = request.app.state.settings
+    return partial(hash_password, data.password, settings.bcrypt_rounds)
 
 
-async def changed_password(
-    request: Request, caller: Annotated[Caller, Depends(current_user)], data: PasswordChange
-) -> tuple[Proof, str]:
-    """What the current password proves, and the hash of the new one; does no I/O itself."""
-    user = await run_in_threadpool(caller.resolve_alone, request)
-    proof = await hashing(request, partial(prove, request.app.state.database, user.email, data.current_password))
-    if proof.user_id is None:
-        return proof, ""
-    rounds = request.app.state.settings.bcrypt_rounds
-    return proof, await hashing(request, partial(hash_password, data.new_password, rounds))
+def _changed_password(request: Request, user: Principal, data: PasswordChange) -> Callable[[], tuple[Proof, str]]:
+    """What the current password proves, and the hash of the new one."""
+    state = request.app.state
+
+    def check_and_hash() -> tuple[Proof, str]:
+        proof = check_credentials(state.database, state.settings, user.email, data.current_password)
+        wrong = proof.user_id is None
+        return proof, "" if wrong else hash_password(data.new_password, state.settings.bcrypt_rounds)
+
+    return check_and_hash
 
 
 @router.get("/me", response_model=UserPublic)
@@ -101,20 +101,21 @@ def get_me(user: CurrentUser, session: ReadSession) -> Principal:
 @router.patch("/me", response_model=UserPublic, responses=problems(EmailTaken))
 def update_me(data: ProfileUpdate, user: CurrentUser, session: WriteSession) -> User:
     """Change the caller's own name or e-mail."""
-    return session.get_one(User, user.id, with_for_update=True).change(session, data.changes())
+    return user.account(session).change(session, data.changes())
 
 
 @router.put("/me/password", status_code=204, responses=problems(InvalidCredentials, TooManyAttempts))
 def change_my_password(
     request: Request,
+    data: PasswordChange,
     user: CurrentUser,
-    current: CurrentSession,
-    checked: Annotated[tuple[Proof, str], Depends(changed_password)],
+    checked: Annotated[tuple[Proof, str], Hashed(_changed_password)],
     session: WriteSession,
 ) -> None:
     """Set a new password; every other session of the caller ends. A wrong current one counts as a failed sign-in."""
     proof, password_hash = checked
-    settle(session, proof, request.app.state.settings).change_password(session, password_hash, keep_session=current)
+    account = accept(session, proof, request.app.state.settings)
+    account.change_password(session, password_hash, keep_session=user.session_id)
 
 
 @router.get("", response_model=PageOf[UserPublic])
@@ -129,7 +130,7 @@ def list_users(
 def create_user(
     data: UserCreate,
     admin: AdminUser,
-    password_hash: Annotated[str, Depends(created_password_hash)],
+    password_hash: Annotated[str, Hashed(_new_password_hash)],
     session: WriteSession,
 ) -> User:
     """Make an account for someone else."""
@@ -144,8 +145,8 @@ def get_user(user_id: Id, user: CurrentUser, session: ReadSession) -> User:
     return session.get_one(User, user_id)
 
 
-@router.get("/{user_id}/posts", response_model=EndlessOf[PostPublic])
-def list_user_posts(user_id: Id, cursor: Cursoring, user: CurrentUser, session: ReadSession) -> Endless[Post]:
+@router.get("/{user_id}/posts", response_model=CursorPageOf[PostPublic])
+def list_user_posts(user_id: Id, cursor: CursorPaging, user: CurrentUser, session: ReadSession) -> CursorPage[Post]:
     """List what somebody posted, the newest first."""
     author = session.get_one(User, user_id)
     return cursor.of(session, Post, POSTS, creator_id=author.id)
@@ -154,10 +155,10 @@ def list_user_posts(user_id: Id, cursor: Cursoring, user: CurrentUser, session: 
 @router.patch("/{user_id}", response_model=UserPublic, responses=problems(EmailTaken, LastAdmin))
 def update_user(user_id: Id, data: UserUpdate, admin: AdminUser, session: WriteSession) -> User:
     """Change an account. A new role or a deactivation takes effect on that person's next request."""
-    return session.get_one(User, user_id, with_for_update=True).change(session, data.changes())
+    return session.get_one(User, user_id).change(session, data.changes())
 
 
 @router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, UserHasOrders))
 def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
     """Delete an account that never ordered, with its posts, comments, notifications and sessions."""
-    session.get_one(User, user_id, with_for_update=True).remove(session)
+    session.get_one(User, user_id).remove(session)

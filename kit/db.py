@@ -1,11 +1,11 @@
 """The database: what can be done with it, and the two session dependencies."""
 
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from time import sleep
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Depends, Request
 from loguru import logger
@@ -16,46 +16,76 @@ from sqlmodel import Session, select
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
-from kit.executor import Lane
-from kit.problems import Problem
+from kit.executor import Executor
+from kit.problems import NotFound, Problem
+from kit.settings import KitSettings
 from kit.sqlite import (
-    BETWEEN_TRIES,
-    ONE_OF_SEVERAL,
+    IS_WORKER,
+    RETRY_INTERVAL,
     SQLITE,
     has_wal_reset_fault,
     require_transaction,
     sqlite_engine,
 )
-from settings import Settings, get_settings
 
-# One writer, because SQLite has one; readers beyond a few only fight for the interpreter lock.
-# On PostgreSQL both follow the pool.
-READERS = 2 if get_settings().on_sqlite else 8
-WRITERS = 1 if get_settings().on_sqlite else 8
-# A request holds one connection at a time: as a caller being identified, a reader, a writer or a sign-in.
-POOL_SIZE = 2 * READERS + WRITERS + 4
+Row = TypeVar("Row")
+AnySession = TypeVar("AnySession", bound=Session)
 
 # What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
 POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 @lru_cache
-def _by_id(entity: type[Any]) -> SelectOfScalar[Any]:
-    return select(entity).where(entity.id == bindparam("id"))
+def _by_id(entity: type[Any], *, lock: bool) -> SelectOfScalar[Any]:
+    return _locked(select(entity), entity, lock=lock).where(entity.id == bindparam("id"))
 
 
-class ReadOnlySession(Session):
-    """A session that refuses to write: a change made in it would be lost without a word."""
+def _locked(rows: SelectOfScalar[Row], entity: type[Any], *, lock: bool) -> SelectOfScalar[Row]:
+    if not lock:
+        return rows
+    # NO KEY UPDATE: whoever writes a row that only refers to this one need not wait. What another transaction changed
+    # while this one waited is read anew, although an object of the row may be there already.
+    return rows.with_for_update(key_share=True, of=entity).execution_options(populate_existing=True)
 
-    def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """As SQLAlchemy's, but an object asked for by its `id` alone is found by a statement that is built once."""
+
+class FindingSession(Session):
+    """A session that says of which entity a row is missing."""
+
+    locks: ClassVar[bool] = False
+
+    def get_one(  # pyright: ignore[reportIncompatibleMethodOverride] - an alias of a class is no table here
+        self, entity: type[Row], ident: Any, *, among: SelectOfScalar[Row] | None = None, **options: Any
+    ) -> Row:
+        """The row of `entity` with this id, if it is `among` those that a statement chooses.
+
+        Raises:
+            NotFound: there is none; the problem names the entity and the id.
+        """
         if options or not hasattr(entity, "id"):
             return super().get_one(entity, ident, **options)
-        return self.exec(_by_id(entity), params={"id": ident}).one()
+        if among is None:
+            found = self.exec(_by_id(entity, lock=self.locks), params={"id": ident})
+        else:
+            ids: Any = getattr(entity, "id")  # noqa: B009 - looked for above
+            found = self.exec(_locked(among.where(ids == ident), entity, lock=self.locks))
+        row = found.one_or_none()
+        if row is None:
+            name: Callable[[], str] = getattr(entity, "entity_name")  # noqa: B009 - every table of kit.models has it
+            raise NotFound(name(), ident)
+        return row
 
 
-class TransactionSession(Session):
-    """A session whose transaction takes the write lock at its first statement."""
+class ReadOnlySession(FindingSession):
+    """A session that refuses to write: a change made in it would be lost without a word."""
+
+
+class TransactionSession(FindingSession):
+    """A session whose transaction takes the write lock at its first statement.
+
+    On PostgreSQL, where many write at once, `get_one` locks the row until the transaction ends.
+    """
+
+    locks = True
 
 
 @event.listens_for(ReadOnlySession, "before_flush")
@@ -78,20 +108,25 @@ class SharedTransaction(threading.local):
 class Database:
     """The engine of one app and what it can do. Opening it does no I/O."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KitSettings) -> None:
         self.settings = settings
-        self.engine = sqlite_engine(settings, POOL_SIZE) if settings.on_sqlite else _postgres_engine(settings)
+        # One writer, because SQLite has one; readers beyond a few only fight for the interpreter lock. On PostgreSQL
+        # the work is done elsewhere.
+        readers, writers = (2, 1) if settings.on_sqlite else (8, 8)
+        # A request holds one connection at a time: as a caller being identified, a reader, a writer or a sign-in.
+        pool_size = 2 * readers + writers + 4
+        self.engine = (sqlite_engine if settings.on_sqlite else _postgres_engine)(settings, pool_size)
         self._reader = self.engine if settings.on_sqlite else self.engine.execution_options(**POSTGRES_READER)
         self._writer = self.engine.execution_options(immediate=True)
-        self.readers = Lane(READERS)
-        self.writers = Lane(WRITERS, self.one_transaction if settings.on_sqlite else None)
+        self.readers = Executor(readers)
+        self.writers = Executor(writers, self.one_transaction if settings.on_sqlite else None)
         self.shared = SharedTransaction()
 
-    def read(self) -> Session:
+    def read(self) -> ReadOnlySession:
         """A session that sees one moment of the database and never writes."""
         return ReadOnlySession(self._reader, expire_on_commit=False, autoflush=False)
 
-    def write(self) -> Session:
+    def write(self) -> TransactionSession:
         """A session that holds the write lock from its first statement; end it with `ending`."""
         bind = self.shared.connection or self._writer
         return TransactionSession(bind, expire_on_commit=False, join_transaction_mode="create_savepoint")
@@ -103,8 +138,8 @@ class Database:
         What waits for the one write lock is committed together, so the disk syncs once for all of it ("group commit").
         A session that fails takes only its own changes back; a commit that fails takes all of them back.
         """
-        if ONE_OF_SEVERAL:
-            sleep(2 * BETWEEN_TRIES)  # another process may wait for the lock that we gave back just now
+        if IS_WORKER:
+            sleep(2 * RETRY_INTERVAL)  # another process may wait for the lock that we gave back just now
         with self._writer.begin() as connection:
             self.shared.connection = connection
             try:
@@ -124,7 +159,7 @@ class Database:
             return
         version: tuple[int, int, int] = SQLITE.sqlite_version_info
         logger.info("Database: SQLite {} ({})", SQLITE.sqlite_version, SQLITE.__name__.split(".")[0])
-        if has_wal_reset_fault(version) and ONE_OF_SEVERAL and self.settings.environment == "production":
+        if has_wal_reset_fault(version) and IS_WORKER and self.settings.environment == "production":
             logger.warning(
                 "SQLite {} may corrupt its WAL when several workers write; install pysqlite3, or run one worker",
                 SQLITE.sqlite_version,
@@ -135,39 +170,41 @@ class Database:
         self.engine.dispose()
 
 
-# What a route of `routing.Router` asks for; that opens the session in the route's own thread. A route of FastAPI's own
-# `APIRouter` runs these two. Opening a session does no I/O; ending it does, in a thread.
+# The two sessions. A route of `kit.routing.Router` opens them in its own thread; where FastAPI resolves them (in routes
+# of its own `APIRouter`, in dependencies, and where a test overrides them) it runs these two. Opening a session does no
+# I/O; ending it does, in a thread. A request waits for its turn without holding a thread or a connection.
 
 
-async def read_session(request: Request) -> AsyncGenerator[Session]:
+async def read_session(request: Request) -> AsyncGenerator[ReadOnlySession]:
     """Give a reading session."""
     database: Database = request.app.state.database
-    session = database.read()
-    try:
-        yield session
-    finally:
-        await run_in_threadpool(session.close)
+    async with database.readers.limiter:
+        session = database.read()
+        try:
+            yield session
+        finally:
+            await run_in_threadpool(session.close)
 
 
-async def write_session(request: Request) -> AsyncGenerator[Session]:
+async def write_session(request: Request) -> AsyncGenerator[TransactionSession]:
     """Give the writing session, committed before the response is sent and rolled back on any error."""
     database: Database = request.app.state.database
-    session = database.write()
-    try:
-        yield session
-        await run_in_threadpool(session.commit)
-    finally:
-        await run_in_threadpool(session.close)
+    async with database.writers.limiter:
+        session = database.write()
+        try:
+            yield session
+            await run_in_threadpool(session.commit)
+        finally:
+            await run_in_threadpool(session.close)
 
 
 # scope="function": the exit code runs before the response is sent, so a commit that fails is never answered 201.
-# max_concurrency: here, too, requests wait without holding a thread.
-ReadSession = Annotated[Session, Depends(read_session, scope="function", max_concurrency=READERS)]
-WriteSession = Annotated[Session, Depends(write_session, scope="function", max_concurrency=WRITERS)]
+ReadSession = Annotated[ReadOnlySession, Depends(read_session, scope="function")]
+WriteSession = Annotated[TransactionSession, Depends(write_session, scope="function")]
 
 
 @contextmanager
-def ending(session: Session) -> Generator[Session]:
+def ending(session: AnySession) -> Generator[AnySession]:
     """End `session` in this thread: the one owner of its commit, be it a transaction or a savepoint of a shared one.
 
     A problem that keeps its changes commits, too; every other exception rolls back.
@@ -191,11 +228,11 @@ def lock_table(session: Session, table: str) -> None:
         session.connection().exec_driver_sql(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE')
 
 
-def _postgres_engine(settings: Settings) -> Engine:
+def _postgres_engine(settings: KitSettings, pool_size: int) -> Engine:
     return create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),
         connect_args={"options": "-c timezone=UTC"},  # a day begins at midnight UTC, wherever the server stands
-        pool_size=POOL_SIZE,
+        pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,

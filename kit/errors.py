@@ -1,6 +1,7 @@
 """Errors: the one shape of RFC 9457, and the handlers that bring every exception into it."""
 
 import re
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -16,29 +17,36 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kit.problems import (
+    BROKEN_CONSTRAINTS,
     BadRequest,
     BodyTooLarge,
     Conflict,
     DatabaseBusy,
     DatabaseUnavailable,
-    EmailTaken,
     InternalError,
     Invalid,
-    ItemHasOrders,
-    ItemNameTaken,
     MethodNotAllowed,
-    NotAuthenticated,
     NotFound,
     Problem,
     RouteNotFound,
     StorageFull,
-    UserHasOrders,
     VersionConflict,
 )
+from kit.strict import UnreadableBody
 
 MEDIA_TYPE = "application/problem+json"
 Responses = dict[int | str, dict[str, Any]]
-TOKEN_PATH = "/api/v1/auth/token"  # noqa: S105 - a path, not a secret
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Where passwords and tokens travel, which the machinery treats more strictly; made once, by the app's `auth`."""
+
+    prefix: str
+    """Requests below this path have the strict rate, and their answers are never stored."""
+
+    token_path: str
+    """The token endpoint of OAuth 2: its errors also have that standard's members."""
 
 
 class ProblemDetails(BaseModel):
@@ -52,19 +60,6 @@ class ProblemDetails(BaseModel):
     request_id: str
     errors: list[dict[str, Any]] | None = None
 
-
-# What a constraint says about the fault, by the names SQLite and PostgreSQL report.
-CONSTRAINTS = {
-    "user.email": EmailTaken,
-    "uq_user_email": EmailTaken,
-    "item.name_key": ItemNameTaken,
-    "uq_item_name_key": ItemNameTaken,
-    "fk_order_line_item_id": ItemHasOrders,
-    "fk_order_user_id": UserHasOrders,
-}
-
-# What a new row says of its caller; somebody deleted the account while its request was under way.
-CALLERS = {"fk_order_user_id", "fk_idempotency_key_user_id", "fk_post_creator_id", "fk_comment_creator_id"}
 
 # SQLite's primary result codes, https://sqlite.org/rescode.html; anything else is the app's own fault.
 SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
@@ -117,9 +112,14 @@ def problem_response(request: Request, problem: Problem) -> Response:
     }
     if problem.errors:
         body["errors"] = problem.errors
-    if request.scope["path"] == TOKEN_PATH and problem.status < 500:
+    if problem.status < 500 and _is_token_path(request):
         body |= {"error": problem.oauth_error, "error_description": problem.detail}
     return JSONResponse(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def _is_token_path(request: Request) -> bool:
+    credentials: Credentials = request.app.credentials
+    return request.scope["path"] == credentials.token_path
 
 
 def problem_for_status(status: int) -> Problem:
@@ -172,7 +172,7 @@ async def on_problem(request: Request, error: Problem) -> Response:
 
 async def on_http_exception(request: Request, error: HTTPException) -> Response:
     """Answer what Starlette and FastAPI raise by status: no route, wrong method, unreadable body."""
-    problem = problem_for_status(error.status_code)
+    problem = error.problem if isinstance(error, UnreadableBody) else problem_for_status(error.status_code)
     if error.status_code == 405:  # Starlette names the methods of the first route with this path only
         routes = [route for route in request.app.routes if isinstance(route, Route)]
         here = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
@@ -182,21 +182,23 @@ async def on_http_exception(request: Request, error: HTTPException) -> Response:
 
 async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Answer a request that does not fit the route's declaration."""
-    if request.scope["path"] == TOKEN_PATH and all(e["loc"][0] == "body" for e in error.errors()):
+    if _is_token_path(request) and all(fault["loc"][0] == "body" for fault in error.errors()):
         return problem_response(request, BadRequest(Invalid(error.errors()).detail))
-    problem: Problem | None = request.scope.get("unreadable_body")
-    if problem is None and isinstance(error.body, bytes):
+    if isinstance(error.body, bytes):
         message = "Send JSON, and say so with 'Content-Type: application/json'"
-        problem = Invalid([{"loc": ("body",), "msg": message, "type": "content_type"}])
-    return problem_response(request, problem or Invalid(error.errors()))
+        return problem_response(request, Invalid([{"loc": ("body",), "msg": message, "type": "content_type"}]))
+    return problem_response(request, Invalid(error.errors()))
 
 
 async def on_no_result(request: Request, _error: NoResultFound) -> Response:
-    """Answer a look-up that found nothing: the row is the one that the path names last, or the caller's own."""
-    if not request.path_params:  # somebody deleted the account while its request was under way
-        return problem_response(request, NotAuthenticated())
+    """Answer a `.one()` that found nothing: the row is taken for the one that the path names last.
+
+    `session.get_one` says by itself which row is missing; prefer it.
+    """
+    if not request.path_params:
+        return problem_response(request, RouteNotFound("What this request names was not found."))
     name, value = list(request.path_params.items())[-1]
-    return problem_response(request, NotFound(name.removesuffix("_id"), int(value)))
+    return problem_response(request, NotFound(name.removesuffix("_id"), value))
 
 
 async def on_stale_data(request: Request, _error: StaleDataError) -> Response:
@@ -205,14 +207,24 @@ async def on_stale_data(request: Request, _error: StaleDataError) -> Response:
 
 
 async def on_integrity_error(request: Request, error: IntegrityError) -> Response:
-    """Answer a broken constraint by the name of its index."""
+    """Answer a broken constraint with the problem that names it."""
+    return problem_response(request, BROKEN_CONSTRAINTS.get(broken_constraint(error), Conflict)())
+
+
+def broken_constraint(error: IntegrityError) -> str:
+    """The name of the constraint that was broken; empty where the database does not say it.
+
+    PostgreSQL gives the name. SQLite gives that of a check, the columns of a unique one, from which the naming
+    convention makes the name, and nothing of a foreign key.
+    """
     diagnostics = getattr(error.orig, "diag", None)
-    named = str(getattr(diagnostics, "constraint_name", None) or error.orig)
-    match = re.search(r"[\w.]+$", named)
-    name = match.group() if match else ""
-    if name in CALLERS and str(error.statement).startswith("INSERT"):
-        return problem_response(request, NotAuthenticated())
-    return problem_response(request, CONSTRAINTS.get(name, Conflict)())
+    if diagnostics is not None:
+        return diagnostics.constraint_name or ""
+    kind, _, named = str(error.orig).partition(" constraint failed: ")
+    if kind != "UNIQUE":
+        return named
+    table = named.partition(".")[0]
+    return "_".join(["uq", table, *re.findall(r"\.(\w+)", named)])
 
 
 async def on_database_error(request: Request, error: Exception) -> Response:

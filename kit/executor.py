@@ -1,4 +1,4 @@
-"""Lanes: threads of FastAPI's pool that do the work of one request after another."""
+"""Executors: threads of FastAPI's pool that do the work of one request after another."""
 
 from asyncio import AbstractEventLoop, Future, Task, TimerHandle, get_running_loop
 from collections import deque
@@ -14,109 +14,110 @@ from kit.problems import Problem
 
 Result = TypeVar("Result")
 
-TELL_WITHIN = 0.002  # seconds
-MOST_IN_ONE = 16
-LONGEST_GROUP = 0.05  # seconds until the last of a group begins
+REPORT_INTERVAL = 0.002  # seconds
+MAX_GROUP_SIZE = 16
+MAX_GROUP_SECONDS = 0.05  # until the last job of a group begins
 
 
 class Outcome(NamedTuple):
-    """What came of a piece of work."""
+    """What came of a job."""
 
     result: Any
     error: BaseException | None
 
 
 class Job(NamedTuple):
-    """A piece of work, and who waits for it."""
+    """A piece of work, the context in which it runs, and the future that its caller awaits."""
 
     future: Future[Outcome]
     context: Context
     work: Callable[[], Any]
 
 
-class Lane:
-    """Does so many pieces of work at once; the others wait for their turn without holding a thread.
+class Executor:
+    """Runs up to `width` jobs at once; the others wait for their turn without holding a thread.
 
-    A thread that is at work takes what waits next by itself, and the event loop hears of what is finished when nothing
-    waits any more, or within two milliseconds. To go to the loop and back after every piece wakes another core each
-    time, and costs a busy process a third of its speed.
+    A worker thread takes the next waiting job by itself. It wakes the event loop only when no job waits any more;
+    until then the loop collects finished jobs every two milliseconds. Waking the loop after each job costs a busy
+    process a third of its speed.
 
-    With `in_one`, what waits together is done in groups, each within that context. Nobody hears of their own work
-    before their context has ended, and where ending it raises, that is what they hear.
+    With `group`, jobs that wait together run in groups, each group inside one such context. The outcome of a job is
+    reported after its context has ended; if ending it raises, that error is the outcome of every job of the group.
     """
 
-    def __init__(self, width: int, in_one: Callable[[], AbstractContextManager[None]] | None = None) -> None:
-        self.in_one = in_one
+    def __init__(self, width: int, group: Callable[[], AbstractContextManager[None]] | None = None) -> None:
+        self.group = group
         self.limiter = CapacityLimiter(width)
         self.waiting: deque[Job] = deque()
         self.done: deque[tuple[Job, Outcome]] = deque()
-        self.threads: set[Task[None]] = set()
+        self.workers: set[Task[None]] = set()
         self.timer: TimerHandle | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in a thread, in the order of asking, and return or raise what it does. Does no I/O itself."""
+        """Do `work` in a thread, in the order of asking; return its result or raise its error. Does no I/O itself."""
         loop = get_running_loop()
         job = Job(loop.create_future(), copy_context(), work)
         self.waiting.append(job)
-        if self.threads and self.timer is None:  # one of them may take it instead of telling what it has finished
-            self.timer = loop.call_later(TELL_WITHIN, self._look, loop)
-        self._see_to_threads(loop)
+        self._start_workers(loop)
         result, error = await job.future
         if error is not None:
             raise error
         return result
 
-    def _see_to_threads(self, loop: AbstractEventLoop) -> None:
-        if self.waiting and len(self.threads) < self.limiter.total_tokens:
-            thread = loop.create_task(to_thread.run_sync(self._work_off, loop, limiter=self.limiter))
-            self.threads.add(thread)
-            thread.add_done_callback(self._leave)
+    def _start_workers(self, loop: AbstractEventLoop) -> None:
+        if self.waiting and self.workers and self.timer is None:  # a worker may take a job before it reports the last
+            self.timer = loop.call_later(REPORT_INTERVAL, self._report_soon, loop)
+        if self.waiting and len(self.workers) < self.limiter.total_tokens:
+            worker = loop.create_task(to_thread.run_sync(self._drain, loop, limiter=self.limiter))
+            self.workers.add(worker)
+            worker.add_done_callback(self._on_worker_end)
 
-    def _leave(self, thread: "Task[None]") -> None:
-        self.threads.discard(thread)
-        error = None if thread.cancelled() else thread.exception()
+    def _on_worker_end(self, worker: "Task[None]") -> None:
+        self.workers.discard(worker)
+        error = None if worker.cancelled() else worker.exception()
         if error is not None and self.waiting:  # the system has no thread for us
             self.done.append((self.waiting.popleft(), Outcome(None, error)))
-        self._tell()
-        self._see_to_threads(thread.get_loop())  # for what came when it had just looked
+        self._report()
+        self._start_workers(worker.get_loop())  # for a job that came after the worker had looked for the last time
 
-    def _look(self, loop: AbstractEventLoop) -> None:
-        # What is finished after this line, with nothing waiting, is told by its thread.
-        self.timer = loop.call_later(TELL_WITHIN, self._look, loop) if self.waiting else None
-        self._tell()
+    def _report_soon(self, loop: AbstractEventLoop) -> None:
+        # For as long as a worker runs: what it has finished must not wait for what it does now.
+        self.timer = loop.call_later(REPORT_INTERVAL, self._report_soon, loop) if self.workers else None
+        self._report()
 
-    def _work_off(self, loop: AbstractEventLoop) -> None:
+    def _drain(self, loop: AbstractEventLoop) -> None:
+        """Run jobs in a worker thread until none waits."""
         while self.waiting:
-            self._do(self._next())
+            self._run_group(self._next_group())
             if not self.waiting:
-                loop.call_soon_threadsafe(self._tell)
+                loop.call_soon_threadsafe(self._report)
 
-    def _next(self) -> deque[Job]:
+    def _next_group(self) -> deque[Job]:
         jobs: deque[Job] = deque()
-        with suppress(IndexError):  # another thread was faster
-            while len(jobs) < (1 if self.in_one is None else MOST_IN_ONE):
+        with suppress(IndexError):  # another worker took the last one
+            while len(jobs) < (1 if self.group is None else MAX_GROUP_SIZE):
                 job = self.waiting.popleft()
                 if not job.future.cancelled():
                     jobs.append(job)
         return jobs
 
-    def _do(self, jobs: deque[Job]) -> None:
+    def _run_group(self, jobs: deque[Job]) -> None:
         done: list[tuple[Job, Outcome]] = []
         try:
-            with self.in_one() if self.in_one and len(jobs) > 1 else nullcontext():
-                end = monotonic() + LONGEST_GROUP
+            with self.group() if self.group and len(jobs) > 1 else nullcontext():
+                end = monotonic() + MAX_GROUP_SECONDS
                 while jobs and (not done or monotonic() < end):
                     job = jobs.popleft()
                     done.append((job, _outcome(job)))
         except BaseException as error:
-            if not done:  # it could not begin
+            if not done:  # the group could not begin
                 done, jobs = [(job, Outcome(None, error)) for job in jobs], deque()
             else:  # nothing that was done is kept
                 done = [(job, _undone(outcome, error)) for job, outcome in done]
         self.waiting.extendleft(reversed(jobs))
         self.done.extend(done)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         while self.done:
             job, outcome = self.done.popleft()
             if not job.future.cancelled():
@@ -126,11 +127,11 @@ class Lane:
 def _outcome(job: Job) -> Outcome:
     try:
         return Outcome(job.context.run(job.work), None)
-    except BaseException as error:  # whatever it is, it belongs to whoever waits
+    except BaseException as error:  # whatever it is, it belongs to the caller of the job
         return Outcome(None, error)
 
 
 def _undone(outcome: Outcome, error: BaseException) -> Outcome:
-    # Whoever failed hears of that, unless their changes should have been kept all the same.
+    # A job that failed by itself keeps its own error, unless its changes should have been kept all the same.
     keeps_changes = isinstance(outcome.error, Problem) and outcome.error.keeps_changes
     return outcome if outcome.error and not keeps_changes else Outcome(None, error)

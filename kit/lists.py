@@ -1,5 +1,6 @@
 """Lists: pages with a total, filters, and the order of rows."""
 
+import inspect
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast
 
 from fastapi import Header, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
@@ -17,30 +18,29 @@ from sqlalchemy import inspect as sa_inspect
 from sqlmodel import Session, SQLModel, asc, desc, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from kit.models import BIGGEST_ID, Digits
 from kit.problems import Invalid
-from models import BIGGEST_ID, plain_digits
 
 Row = TypeVar("Row")
 Shape = TypeVar("Shape")
 Built = TypeVar("Built")
 Asked = ParamSpec("Asked")
 
-Digits = BeforeValidator(plain_digits)
 SearchText = Annotated[str, Field(max_length=255, description="A part of the text, without case.")]
 IfMatch = Annotated[str | None, Header(description='The version that may be changed, such as `"3"`; any by default.')]
 
 
-def remembered(build: Callable[Asked, Built]) -> Callable[Asked, Built]:
+def cached_statement(build: Callable[Asked, Built]) -> Callable[Asked, Built]:
     """Keep the hundred last used statements of a function, by its arguments: most lists are asked for in few ways.
 
     To build a statement, and to find out that it is like one from before, takes longer than SQLite needs to answer it.
-    Statements are compared by identity: what `of` is given is best a constant, or remembered itself.
+    Statements are compared by identity: give `of` a constant, or one that is cached by this.
     """
     return cast(Callable[Asked, Built], lru_cache(maxsize=100)(build))
 
 
 class Filters(BaseModel):
-    """The query parameters that choose the rows of a list; the statement that they make is `remembered`."""
+    """The query parameters that choose the rows of a list; the statement that they make is cached."""
 
     model_config = ConfigDict(str_strip_whitespace=True, frozen=True)
 
@@ -85,7 +85,7 @@ class PageRequest(BaseModel):
         return Page(items, total, self.page, self.page_size)
 
 
-@remembered
+@cached_statement
 def _counted_and_paged(rows: SelectOfScalar[Row]) -> tuple[SelectOfScalar[int], SelectOfScalar[Row]]:
     count = select(func.count()).select_from(rows.order_by(None).subquery())
     return count, rows.offset(bindparam("offset", type_=BigInteger)).limit(bindparam("limit", type_=Integer))
@@ -94,16 +94,16 @@ def _counted_and_paged(rows: SelectOfScalar[Row]) -> tuple[SelectOfScalar[int], 
 Paging = Annotated[PageRequest, Query()]
 
 
-class EndlessOf(BaseModel, Generic[Shape]):
-    """One stretch of an endless list; `next_cursor` asks for the next one."""
+class CursorPageOf(BaseModel, Generic[Shape]):
+    """One part of an endless list; `next_cursor` asks for the next one."""
 
     items: list[Shape]
     next_cursor: str | None
 
 
 @dataclass(frozen=True)
-class Endless(Generic[Row]):
-    """The rows of one stretch, before they are shaped."""
+class CursorPage(Generic[Row]):
+    """The rows of one part, before they are shaped."""
 
     items: Sequence[Row]
     next_cursor: str | None
@@ -112,7 +112,7 @@ class Endless(Generic[Row]):
 class CursorRequest(BaseModel):
     """Where in an endless list a client wants to go on.
 
-    A cursor names the last row that was seen, so the next stretch costs the same at any depth, and rows that come or
+    A cursor names the last row that was seen, so the next part costs the same at any depth, and rows that come or
     go meanwhile are neither skipped nor repeated.
     """
 
@@ -127,22 +127,22 @@ class CursorRequest(BaseModel):
         *,
         oldest_first: bool = False,
         **values: int,
-    ) -> Endless[Row]:
+    ) -> CursorPage[Row]:
         """The next rows of this table, by id; `values` are those of the statement's own parameters.
 
         Raises:
             Invalid: the cursor is not one of this list.
         """
         last_id = _read_cursor(self.cursor, table) if self.cursor is not None else None
-        stretch = _stretch(table, rows, oldest_first=oldest_first, goes_on=last_id is not None)
-        found = _read(session, stretch, values | {"last_id": last_id, "limit": self.limit + 1})
+        page = _cursor_page(table, rows, oldest_first=oldest_first, goes_on=last_id is not None)
+        found = _read(session, page, values | {"last_id": last_id, "limit": self.limit + 1})
         items = found[: self.limit]
         more = len(found) > self.limit
-        return Endless(items, _cursor(table, getattr(items[-1], "id")) if more else None)  # noqa: B009
+        return CursorPage(items, _cursor(table, getattr(items[-1], "id")) if more else None)  # noqa: B009
 
 
-@remembered
-def _stretch(
+@cached_statement
+def _cursor_page(
     table: type[SQLModel], rows: SelectOfScalar[Row], *, oldest_first: bool, goes_on: bool
 ) -> SelectOfScalar[Row]:
     ids: ColumnElement[int] = getattr(table, "id")  # noqa: B009 - every table here has one, SQLModel does not
@@ -152,7 +152,7 @@ def _stretch(
     return rows.order_by(asc(ids) if oldest_first else desc(ids)).limit(bindparam("limit", type_=Integer))
 
 
-Cursoring = Annotated[CursorRequest, Query()]
+CursorPaging = Annotated[CursorRequest, Query()]
 
 
 def _cursor(table: type[SQLModel], row_id: int) -> str:
@@ -199,29 +199,35 @@ def sortable(*fields: str) -> Sortable:
     return Sortable(fields)
 
 
-class Plain(SelectOfScalar[Row]):
-    """A statement that reads plain rows, which have the columns of the objects that they stand for."""
+class Rows(SelectOfScalar[Row]):
+    """A statement that reads tuples, which have the columns and the properties of the objects that they stand for."""
 
     inherit_cache = True
 
 
-def plain(table: type[Row]) -> SelectOfScalar[Row]:
-    """`select(table)` for a list that shows columns only, no properties or relationships: plain rows, read faster."""
+def rows_of(table: type[Row]) -> SelectOfScalar[Row]:
+    """`select(table)` for a list that shows no relationships: tuples instead of objects, which are read faster.
+
+    A tuple has the columns of its table as attributes, and its properties; no relationships and no methods.
+    """
     columns: Any = sa_inspect(table).columns
-    return Plain(*columns)
+    return Rows(*columns)
 
 
 def _read(session: Session, statement: SelectOfScalar[Row], values: dict[str, Any]) -> Sequence[Row]:
-    if not isinstance(statement, Plain):
+    if not isinstance(statement, Rows):
         return session.exec(statement, params=values).all()
     # A session would take the rows for parts of objects, and SQLAlchemy's rows are slow to say what they hold.
     found = session.connection().execute(statement, values)
-    return [*map(_plain_row(tuple(found.keys())), found)]
+    table: type[Any] = statement.column_descriptions[0]["entity"]
+    return [*map(_row_maker(table, tuple(found.keys())), found)]
 
 
 @lru_cache
-def _plain_row(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
-    return namedtuple("PlainRow", names)._make  # pyright: ignore[reportUntypedNamedTuple] - a statement gives the names
+def _row_maker(table: type[Any], names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
+    columns: Any = namedtuple("columns", names)  # pyright: ignore[reportUntypedNamedTuple] - a statement gives the names
+    properties = {name: found for name, found in inspect.getmembers(table) if isinstance(found, property)}
+    return type(f"{table.__name__}Row", (columns,), properties | {"__slots__": ()})._make
 
 
 def order_by(table: type[SQLModel], sort: str) -> list[UnaryExpression[Any]]:

@@ -13,10 +13,9 @@ from anyio import CapacityLimiter, to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from loguru import logger
 
-from settings import Settings
+from kit.settings import KitSettings
 
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mail"
-SUBJECTS = {"welcome": "Welcome to Stockroom", "reset": "A new password for Stockroom"}
 SECRETS = {"token": "(not shown)"}
 SERVER_SECONDS = 4.0  # for each step that a mail server takes; three attempts fit into the last seconds of the app
 PAUSES = (1.0, 4.0, None)  # seconds after each failed attempt; None: give up
@@ -26,8 +25,9 @@ AT_ONCE = 2  # a slow mail server must not take threads from those who wait for 
 class Mailer:
     """Writes and sends the mail of one app."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KitSettings, product: str) -> None:
         self.settings = settings
+        self.product = product
         self.slots = CapacityLimiter(AT_ONCE)
         # Of the two parts only the HTML one needs escaping.
         self.text = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)  # noqa: S701
@@ -39,9 +39,7 @@ class Mailer:
         The work is done in a thread; here it only waits.
         """
         if self.settings.smtp_url is None:
-            text = self.text.get_template(f"{template}.txt").render(
-                values | {k: v for k, v in SECRETS.items() if k in values}
-            )
+            _, text = self._words(template, values | {k: v for k, v in SECRETS.items() if k in values})
             logger.debug("Mail is off; this would go to {}: {}", to, text)
             return
         message = self.write(template, to, **values)
@@ -59,21 +57,28 @@ class Mailer:
         logger.error("The mail {!r} to {} is given up", template, to)
 
     def write(self, template: str, to: str, **values: str) -> EmailMessage:
-        """A mail with a text and an HTML part."""
+        """A mail with a text and an HTML part; the first line of the text's template is the subject."""
+        subject, text = self._words(template, values)
         message = EmailMessage()
-        message["Subject"] = SUBJECTS[template]
+        message["Subject"] = subject
         message["From"] = str(self.settings.mail_from)
         message["To"] = to
         message["Date"] = localtime()
         # The same in every attempt, so that a mail that came twice is shown once.
         message["Message-ID"] = make_msgid(domain=str(self.settings.mail_from).rpartition("@")[2])
         message["Auto-Submitted"] = "auto-generated"  # no answer of somebody who is away, please
-        message.set_content(self.text.get_template(f"{template}.txt").render(values))
-        message.add_alternative(self.html.get_template(f"{template}.html").render(values), subtype="html")
+        message.set_content(text)
+        html = self.html.get_template(f"{template}.html").render(values, product=self.product)
+        message.add_alternative(html, subtype="html")
         return message
 
+    def _words(self, template: str, values: dict[str, str]) -> tuple[str, str]:
+        rendered = self.text.get_template(f"{template}.txt").render(values, product=self.product)
+        subject, _, text = rendered.partition("\n")
+        return subject.removeprefix("Subject: "), text.lstrip("\n")
 
-def _deliver(message: EmailMessage, settings: Settings) -> None:
+
+def _deliver(message: EmailMessage, settings: KitSettings) -> None:
     """Hand one mail to the server; with TLS from the first byte (smtps), or from where the server offers it.
 
     A certificate that cannot be trusted is a failure: the mail would be shown to whoever stands between.

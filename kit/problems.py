@@ -1,23 +1,37 @@
-"""Problems: every fault the API can answer, as an exception with its status, its code and its words."""
+"""Problems: the exception that every fault is, and the faults of the machinery. Those of a noun stand beside it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 RETRY_SECONDS = 1
+
+BROKEN_CONSTRAINTS: dict[str, type["Problem"]] = {}
+"""The problem behind a broken constraint, by the constraint's name; filled by `Problem.constraint`."""
 
 
 class Problem(Exception):
     """A fault with its status, its code and a sentence that a person can act on.
 
-    What was written before it is raised is rolled back, unless `keeps_changes` says otherwise.
+    Its code is its name: `EmailTaken` is answered as `EMAIL_TAKEN`. What was written before it is raised is rolled
+    back, unless `keeps_changes` says otherwise.
     """
 
     status: ClassVar[int] = 400
-    code: str = "BAD_REQUEST"
+    code: str = ""
     detail: str = "The request could not be understood."
+    constraint: ClassVar[str] = ""
+    """The constraint of the database that is broken by this fault, such as `uq_user_email` or `fk_order_user_id`."""
     keeps_changes: ClassVar[bool] = False
     oauth_error: ClassVar[str] = "invalid_request"
+
+    def __init_subclass__(cls) -> None:
+        """Name the code after the class, and register the constraint; both only where the class itself says so."""
+        if "code" not in vars(cls):
+            cls.code = re.sub("(?<=[a-z])(?=[A-Z])", "_", cls.__name__).upper()
+        if "constraint" in vars(cls):
+            BROKEN_CONSTRAINTS[cls.constraint] = cls
 
     def __init__(
         self,
@@ -27,7 +41,7 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.detail = detail or type(self).detail
-        self.errors = [dict(error) for error in errors][:MOST_ERRORS]
+        self.errors = [dict(error) for error in errors][:MAX_ERRORS]
         self.headers = dict(headers or {})
         super().__init__(self.detail)
 
@@ -39,31 +53,21 @@ class BadRequest(Problem):
 class HostNotAllowed(Problem):
     """400: the `Host` header names a host that this app does not serve."""
 
-    code = "HOST_NOT_ALLOWED"
     detail = "This host is not served here; add it to APP_ALLOWED_HOSTS if it should be."
 
 
 class InvalidCredentials(Problem):
     """400: unknown, wrong, spent or expired credentials; which of them is not said."""
 
-    code = "INVALID_CREDENTIALS"
     detail = "The credentials are not valid."
     keeps_changes = True  # the count of failed sign-ins, or the end of a replayed session, must stay
     oauth_error = "invalid_grant"
-
-
-class UnsupportedGrantType(Problem):
-    """400: a grant type that the token endpoint does not offer (RFC 6749, 5.2)."""
-
-    detail = "The grant type must be 'password' or 'refresh_token'."
-    oauth_error = "unsupported_grant_type"
 
 
 class NotAuthenticated(Problem):
     """401: no access token, or one that is malformed, expired or revoked."""
 
     status = 401
-    code = "NOT_AUTHENTICATED"
     detail = "Sign in and send a valid access token as 'Authorization: Bearer <token>'."
 
     def __init__(self) -> None:
@@ -74,7 +78,6 @@ class Forbidden(Problem):
     """403: the route is for admins."""
 
     status = 403
-    code = "FORBIDDEN"
     detail = "Only an admin may do this."
 
 
@@ -82,16 +85,7 @@ class NotOwner(Problem):
     """403: the row belongs to someone else."""
 
     status = 403
-    code = "NOT_OWNER"
     detail = "Only its creator may do this."
-
-
-class RegistrationClosed(Problem):
-    """403: accounts are made by an admin here."""
-
-    status = 403
-    code = "REGISTRATION_CLOSED"
-    detail = "Registration is closed; ask an admin for an account."
 
 
 class NotFound(Problem):
@@ -100,7 +94,8 @@ class NotFound(Problem):
     status = 404
 
     def __init__(self, entity: str, entity_id: object) -> None:
-        super().__init__(f"{entity.capitalize()} {entity_id} was not found.")
+        super().__init__(f"{entity.replace('_', ' ').capitalize()} {entity_id} was not found.")
+        self.entity = entity
         self.code = f"{entity.upper()}_NOT_FOUND"
 
 
@@ -116,7 +111,6 @@ class MethodNotAllowed(Problem):
     """405: the address exists, the method does not."""
 
     status = 405
-    code = "METHOD_NOT_ALLOWED"
     detail = "This address does not take this method."
 
 
@@ -124,78 +118,20 @@ class Conflict(Problem):
     """409: the change contradicts what is stored."""
 
     status = 409
-    code = "CONFLICT"
     detail = "The change contradicts what is stored; read it again and retry."
-
-
-class EmailTaken(Conflict):
-    """409: e-mails are unique, without case."""
-
-    code = "EMAIL_TAKEN"
-    detail = "Another account has this e-mail address."
-
-
-class ItemNameTaken(Conflict):
-    """409: item names are unique, without case."""
-
-    code = "ITEM_NAME_TAKEN"
-    detail = "Another item has this name."
-
-
-class OutOfStock(Conflict):
-    """409: too few are left of some items; `errors` names each with what was requested and what is available."""
-
-    code = "OUT_OF_STOCK"
-    detail = "There is not enough in stock; nothing was ordered."
-
-    def __init__(self, short: Iterable[tuple[int, int, int]]) -> None:
-        names = ("item_id", "requested", "available")
-        super().__init__(errors=[dict(zip(names, item, strict=True)) for item in short])
-
-
-class OrderNotPending(Conflict):
-    """409: only a pending order can be fulfilled or cancelled."""
-
-    code = "ORDER_NOT_PENDING"
-
-    def __init__(self, status: str) -> None:
-        super().__init__(f"The order is {status}; only a pending one can change.")
-
-
-class ItemHasOrders(Conflict):
-    """409: the item is part of an order."""
-
-    code = "ITEM_HAS_ORDERS"
-    detail = "This item was ordered before and cannot be deleted; set its quantity to 0 instead."
-
-
-class UserHasOrders(Conflict):
-    """409: the account placed orders."""
-
-    code = "USER_HAS_ORDERS"
-    detail = "This account has orders and cannot be deleted; deactivate it instead."
 
 
 class IdempotencyKeyReused(Problem):
     """422: the idempotency key came with another body before."""
 
     status = 422
-    code = "IDEMPOTENCY_KEY_REUSED"
-    detail = "This Idempotency-Key was used with another body; take a new key for a new order."
-
-
-class LastAdmin(Conflict):
-    """409: the change would leave nobody in charge."""
-
-    code = "LAST_ADMIN"
-    detail = "This is the last active admin; make another admin first."
+    detail = "This Idempotency-Key was used with another body; take a new key for a new request."
 
 
 class VersionConflict(Problem):
     """412: the row changed since the caller read it (RFC 9110, 13.1.1)."""
 
     status = 412
-    code = "VERSION_CONFLICT"
     detail = "It was changed meanwhile; read it again and repeat the change."
 
 
@@ -203,7 +139,6 @@ class BodyTooLarge(Problem):
     """413: the body is longer than APP_MAX_BODY_BYTES allows."""
 
     status = 413
-    code = "BODY_TOO_LARGE"
     detail = "The body is too large."
 
 
@@ -216,7 +151,7 @@ class Invalid(Problem):
     def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
         # A body that a dependency of the route reads, too, was validated twice.
         errors = list({(tuple(error["loc"]), error["type"]): error for error in errors}.values())
-        shown = [_public_error(error) for error in errors[:MOST_ERRORS]]
+        shown = [_public_error(error) for error in errors[:MAX_ERRORS]]
         more = f" ({len(shown) - 1} more in errors)" if len(shown) > 1 else ""
         where = ".".join(str(part) for part in shown[0]["loc"])
         super().__init__(f"{where}: {shown[0]['msg'].rstrip('.')}{more}.", errors=shown)
@@ -226,7 +161,6 @@ class TooManyAttempts(Problem):
     """429: too many failed sign-ins for this account; `Retry-After` is in seconds."""
 
     status = 429
-    code = "TOO_MANY_ATTEMPTS"
     detail = "Too many failed sign-ins for this account; try again later."
     keeps_changes = True
 
@@ -238,7 +172,6 @@ class RateLimited(Problem):
     """429: too many requests from one client address; `Retry-After` is in seconds."""
 
     status = 429
-    code = "RATE_LIMITED"
     detail = "Too many requests from this address; try again later."
 
     def __init__(self, retry_after: int) -> None:
@@ -249,7 +182,6 @@ class InternalError(Problem):
     """500: a fault of the app; its cause is in the log under the request id."""
 
     status = 500
-    code = "INTERNAL_ERROR"
     detail = "Something went wrong here; the log has it under the request id."
 
 
@@ -257,7 +189,6 @@ class DatabaseBusy(Problem):
     """503: others kept the database for too long."""
 
     status = 503
-    code = "DATABASE_BUSY"
     detail = "The database is busy; try again in a moment."
 
     def __init__(self) -> None:
@@ -268,7 +199,6 @@ class DatabaseUnavailable(Problem):
     """503: the database cannot be read or written, or is not at this version's schema."""
 
     status = 503
-    code = "DATABASE_UNAVAILABLE"
     detail = "The database is not available; try again later."
 
     def __init__(self) -> None:
@@ -279,7 +209,6 @@ class StorageFull(Problem):
     """507: there is no room left to write."""
 
     status = 507
-    code = "STORAGE_FULL"
     detail = "The storage is full; nothing was written."
 
 

@@ -1,81 +1,173 @@
-"""The route class that every route shares: one thread, one end of the session, strict input, whole documentation."""
+"""The route class that every noun shares: one fixed order for a request, one thread, one end of the session.
+
+What a route needs beyond FastAPI stands in its signature, and is recognised by its type:
+
+- `ReadSession` or `WriteSession`: the session, opened and ended in the thread that runs the route;
+- a `Caller`, such as `CurrentUser`: who calls, read from the database in that thread and session;
+- a type with `Hashed(…)`: what takes a slow password hash, computed when everything else about the request is right;
+- `IdempotencyKeyHeader`: a repetition is answered with the first answer.
+
+FastAPI sees none of the first three, because each dependency costs it as much as SQLite needs for a row. Where FastAPI
+has to see them (in `async def` routes, in routes of its own `APIRouter`, in dependencies of a route, and as soon as
+`app.dependency_overrides` has anything in it) they are ordinary dependencies, and do the same.
+"""
 
 import functools
 import inspect
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
-from fastapi import APIRouter
+from fastapi import APIRouter, params
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
-from kit.db import Database, ReadSession, WriteSession, ending
-from kit.errors import Responses, documented_not_found, merged, problems
-from kit.problems import (
-    BadRequest,
-    BodyTooLarge,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    HostNotAllowed,
-    InternalError,
-    Invalid,
-    NotAuthenticated,
-    Problem,
-    StorageFull,
-    VersionConflict,
-)
-from kit.strict import StrictRequest, refuse_unknown_query
-from models import Versioned
+from kit.audit import act_as
+from kit.auth import Claims, HashingSlots, bearer_claims
+from kit.db import Database, ending, read_session, write_session
+from kit.idempotency import IdempotencyKey, IdempotencyKeyHeader, request_hash
+from kit.models import Person, Versioned
+from kit.problems import NotAuthenticated, Problem
+from kit.strict import StrictRequest, check_query
 
-Value = TypeVar("Value")
-Function = TypeVar("Function", bound=Callable[..., Any])
+Who = TypeVar("Who", bound=Person)
 
-_RAISED: dict[Callable[..., Any], tuple[type[Problem], ...]] = {}
+# What is wrong with a request, or became wrong with its caller while it was under way.
+FAULTS_AFTER_THE_CALLER = (RequestValidationError, HTTPException, IntegrityError)
 
 
-class Deferred(ABC, Generic[Value]):
-    """What a dependency gives when its value has to be read from the database.
+class Caller(Generic[Who]):
+    """A dependency on who calls, by the access token in `Authorization`.
 
-    The route resolves it in its own thread and session, before the endpoint runs: a dependency that read it itself
-    would cost a second thread and a second connection.
+    `read` looks the caller up for checked claims, and returns None where the account or its session is gone; `require`
+    may refuse the caller with one of `problems`.
     """
 
-    @abstractmethod
-    def resolve(self, request: Request, session: Session) -> Value:
-        """Read the value that the endpoint is given."""
+    scheme_name: ClassVar[str] = "OAuth2PasswordBearer"
 
-    def resolve_alone(self, request: Request) -> Value:
-        """Read it in a session of its own, where it is needed before the route has one."""
+    def __init__(
+        self,
+        read: Callable[[Session, Claims], Who | None],
+        require: Callable[[Who], None] | None = None,
+        problems: tuple[type[Problem], ...] = (),
+    ) -> None:
+        self.read = read
+        self.require = require
+        self.problems = (NotAuthenticated, *problems)
+
+    def identify(self, request: Request, session: Session, claims: Claims) -> Who:
+        """The caller as of now, who acts in `session` from here on.
+
+        Raises:
+            NotAuthenticated: the login session or the account is gone.
+            Problem: one of `problems`.
+        """
+        who = self.read(session, claims)
+        if who is None:
+            raise NotAuthenticated
+        request.state.user_id = who.id
+        act_as(session, who.id)
+        if self.require is not None:
+            self.require(who)
+        return who
+
+    def identify_alone(self, request: Request, claims: Claims) -> Who:
+        """The same, in a short session of its own."""
         database: Database = request.app.state.database
-        with database.read() as session:
-            return self.resolve(request, session)
+        with ending(database.read()) as session:
+            return self.identify(request, session, claims)
+
+    async def __call__(self, request: Request) -> Who:
+        """The caller, where FastAPI resolves the dependency; reads the database in a thread."""
+        return await run_in_threadpool(self.identify_alone, request, bearer_claims(request))
+
+
+class Hashed:
+    """Marks a parameter whose value takes a slow hash: `Annotated[str, Hashed(new_password_hash)]`.
+
+    `prepare` is called with the request and with those parameters of the route that it names, on the event loop, when
+    caller, query and body are right. What it returns is called in a thread, in one of the slots for hashing; None
+    stands for itself.
+    """
+
+    def __init__(self, prepare: Callable[..., Callable[[], Any] | None]) -> None:
+        self.prepare = prepare
+        self.names = tuple(inspect.signature(prepare).parameters)[1:]
+
+    async def value(self, request: Request, values: Mapping[str, Any]) -> Any:
+        """Wait for a slot and compute the value; does no I/O itself."""
+        work = self.prepare(request, **{name: values[name] for name in self.names})
+        slots: HashingSlots = request.app.state.hashing_slots
+        return None if work is None else await slots.run(work)
+
+
+class Declaration:
+    """What the signature of an endpoint asks for beyond FastAPI, by the names of the parameters."""
+
+    def __init__(self, endpoint: Callable[..., Any]) -> None:
+        self.signature = inspect.signature(endpoint, eval_str=True)
+        self.session = ""
+        self.writes = False
+        self.callers: dict[str, Caller[Any]] = {}
+        self.hashed: dict[str, Hashed] = {}
+        self.key = ""
+        self.request = self.response = ""
+        for name, parameter in self.signature.parameters.items():
+            self._read(name, parameter.annotation)
+
+    def _read(self, name: str, annotation: Any) -> None:
+        if annotation is Request:
+            self.request = name
+        elif annotation is Response:
+            self.response = name
+        elif annotation == IdempotencyKeyHeader:
+            self.key = name
+        for mark in get_args(annotation)[1:]:
+            if isinstance(mark, Hashed):
+                self.hashed[name] = mark
+            dependency = mark.dependency if isinstance(mark, params.Depends) else None
+            if dependency in (read_session, write_session):
+                if self.session:
+                    raise TypeError(f"{name}: a route has one session, and {self.session} is one already.")
+                self.session, self.writes = name, dependency is write_session
+            elif isinstance(dependency, Caller):
+                self.callers[name] = cast(Caller[Any], dependency)
+
+    def visible_to_fastapi(self, hidden: Iterable[str]) -> tuple[inspect.Signature, str]:
+        """The signature without `hidden` but with the request, and the name that the request has in it."""
+        parameters = [part for name, part in self.signature.parameters.items() if name not in hidden]
+        name = self.request or "http_request"
+        if not self.request:
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Request))
+        return self.signature.replace(parameters=parameters), name
 
 
 class Route(APIRoute):
     """A route that runs its endpoint, its response model and the end of its session in one thread.
 
-    Beyond FastAPI's own route it refuses query parameters that nobody declared, answers a row with a `version`
-    with its `ETag` (or 304), and documents the problems that follow from the signature.
+    Beyond FastAPI's own route it refuses query parameters that nobody declared, and answers a row with a `version`
+    with its `ETag` (or 304).
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        self.is_async = inspect.iscoroutinefunction(endpoint)
-        if not self.is_async:
-            endpoint = _in_one_thread(endpoint, self)
-        super().__init__(path, endpoint, **options)
+    def __init__(self, path: str, endpoint: Callable[..., Any], *, in_one_thread: bool = True, **options: Any) -> None:
+        self.declared = Declaration(endpoint)
+        self.in_one_thread = in_one_thread and not inspect.iscoroutinefunction(endpoint)
+        self.declaration = (path, endpoint, options)
+        self.resolved_by_fastapi: dict[ASGIApp, Callable[[Request], Coroutine[Any, Any, Response]]] = {}
+        super().__init__(path, self._wrapped(endpoint), **options)
         self.fixed_part = path.partition("{")[0]
-        self.responses = merged(_implied_problems(self), _implied_headers(self), self.responses)
+        # `dependant` is how FastAPI keeps what it read from a signature. It is in no documentation; a test looks at
+        # the names that are found here.
         self.query_names = frozenset(_query_names(self.dependant))
         self.shape: TypeAdapter[Any] | None = TypeAdapter(self.response_model) if self.response_model else None
 
@@ -83,26 +175,94 @@ class Route(APIRoute):
         """Starlette's answer, after a glance that costs less: a request asks one route after the other."""
         return super().matches(scope) if self.fixed_part in scope["path"] else (Match.NONE, {})
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, reading the body strictly. Does no I/O of its own."""
-        handle = super().get_route_handler()
+    # The path of a request
 
-        async def strictly(request: Request) -> Response:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The first half of the path of a request, on the event loop; `_work` is the second, in a thread."""
+        read_and_call = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.app.dependency_overrides and self.in_one_thread:
+                return await self._handler_for_overrides(request.app)(request)
             request = StrictRequest(request.scope, request.receive)
-            if self.is_async:  # the others look in their thread, once the caller is known
-                refuse_unknown_query(request, self.query_names)
+            if self.declared.callers:
+                request.claims = bearer_claims(request)  # before a stranger's body is read
             try:
-                return await handle(request)
-            except RequestValidationError:
-                # Who is calling comes before what is wrong with the call.
-                caller: Deferred[object] | None = request.scope.get("caller")
-                if caller is not None:
-                    await run_in_threadpool(caller.resolve_alone, request)
+                check_query(request, self.query_names)
+                return await read_and_call(request)  # the body, its schema, then the endpoint as `_wrapped` made it
+            except FAULTS_AFTER_THE_CALLER:
+                if request.claims is not None and self.in_one_thread:
+                    await run_in_threadpool(self._identify_alone, request, request.claims)
                 raise
 
-        return strictly
+        return handle
 
-    def respond(self, request: Request, result: object, declared: Response | None) -> Response:
+    def _wrapped(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        """The endpoint as FastAPI calls it, with the values of what FastAPI sees."""
+        declared = self.declared
+        hidden = {*declared.hashed, *((declared.session, *declared.callers) if self.in_one_thread else ())}
+        signature, request_name = declared.visible_to_fastapi(hidden)
+
+        @functools.wraps(endpoint)
+        async def run(**values: Any) -> Any:
+            """Have the hashes computed and the work done; does no I/O itself."""
+            request: Request = values[request_name] if declared.request else values.pop(request_name)
+            if declared.hashed:
+                if isinstance(request, StrictRequest) and request.claims and self.in_one_thread:
+                    # Nobody but a living caller, with the right role, may make this work.
+                    callers = await run_in_threadpool(self._identify_alone, request, request.claims)
+                    hashed = {k: await mark.value(request, values | callers) for k, mark in declared.hashed.items()}
+                else:
+                    hashed = {k: await mark.value(request, values) for k, mark in declared.hashed.items()}
+                values |= hashed
+            if inspect.iscoroutinefunction(endpoint):
+                return self._respond(request, await endpoint(**values), values.get(declared.response))
+            work = partial(self._work if self.in_one_thread else self._work_resolved, endpoint, request, values)
+            if not self.in_one_thread or not (declared.session or declared.callers):
+                return await run_in_threadpool(work)
+            database: Database = request.app.state.database
+            return await (database.writers if declared.writes else database.readers).run(work)
+
+        run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
+        return run
+
+    def _work(self, endpoint: Callable[..., Any], request: StrictRequest, values: dict[str, Any]) -> Response:
+        """The second half: session, caller and role, the endpoint, its shape, the commit."""
+        declared = self.declared
+        if not (declared.session or declared.callers):
+            return self._respond(request, endpoint(**values), values.get(declared.response))
+        database: Database = request.app.state.database
+        with ending(database.write() if declared.writes else database.read()) as session:
+            if request.claims is not None:
+                values |= self._identify(request, session, request.claims)
+            if declared.session:
+                values[declared.session] = session
+            return self._once(session, request, values, endpoint)
+
+    def _work_resolved(self, endpoint: Callable[..., Any], request: Request, values: dict[str, Any]) -> Response:
+        """The same, where FastAPI resolved session and caller and ends the session."""
+        for name in self.declared.callers if self.declared.session else ():
+            act_as(values[self.declared.session], values[name].id)
+        return self._once(values.get(self.declared.session), request, values, endpoint)
+
+    def _once(
+        self, session: Session | None, request: Request, values: dict[str, Any], endpoint: Callable[..., Any]
+    ) -> Response:
+        """Call the endpoint, or answer a repetition of a request that carried an `Idempotency-Key`."""
+        key: str | None = values.get(self.declared.key)
+        kept: IdempotencyKey | None = None
+        if key is not None and session is not None:
+            caller: Person = values[next(iter(self.declared.callers))]
+            same = request_hash(request.method, request.url.path, values.values())
+            kept = IdempotencyKey.claim(session, caller.id, key, same)
+            if kept.status:
+                return kept.replay()
+        response = self._respond(request, endpoint(**values), values.get(self.declared.response))
+        if kept is not None and response.status_code < 400:
+            kept.keep(response)
+        return response
+
+    def _respond(self, request: Request, result: object, declared: Response | None) -> Response:
         """Shape what the endpoint returned; FastAPI would take another thread for it."""
         if isinstance(result, Response):
             return result
@@ -120,6 +280,22 @@ class Route(APIRoute):
             response.headers["Content-Length"] = str(len(response.body))
             response.headers["Content-Type"] = "application/json"
         return response
+
+    # Who calls
+
+    def _identify(self, request: Request, session: Session, claims: Claims) -> dict[str, Person]:
+        return {name: caller.identify(request, session, claims) for name, caller in self.declared.callers.items()}
+
+    def _identify_alone(self, request: Request, claims: Claims) -> dict[str, Person]:
+        return {name: caller.identify_alone(request, claims) for name, caller in self.declared.callers.items()}
+
+    def _handler_for_overrides(self, app: ASGIApp) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of the same route with everything resolved by FastAPI, which asks `app.dependency_overrides`."""
+        if app not in self.resolved_by_fastapi:
+            path, endpoint, options = self.declaration
+            options = options | {"dependency_overrides_provider": app}
+            self.resolved_by_fastapi[app] = Route(path, endpoint, in_one_thread=False, **options).get_route_handler()
+        return self.resolved_by_fastapi[app]
 
 
 def _shaped(shape: TypeAdapter[Any], result: object) -> bytes:
@@ -143,17 +319,12 @@ class Router(APIRouter):
         """Add a route.
 
         Raises:
-            TypeError: anybody could call it, or its caller would never be looked up.
+            TypeError: anybody could call it.
         """
         super().add_api_route(path, endpoint, **options)
-        dependant = cast(Route, self.routes[-1]).dependant
-        callers = [part.name for part in dependant.dependencies if NotAuthenticated in _raised_by(part)]
-        if not callers and not self.public:
+        route = cast(Route, self.routes[-1])
+        if not (self.public or callers_of(route)):
             raise TypeError(f"{endpoint.__name__} is open to everyone: take a CurrentUser, or use a public router.")
-        # The caller is looked up in the route's own thread and session, if it is a parameter.
-        in_thread = "session" in inspect.signature(endpoint).parameters and not inspect.iscoroutinefunction(endpoint)
-        if callers and (not in_thread or None in callers):
-            raise TypeError(f"{endpoint.__name__} cannot know its caller: take it and a session as plain parameters.")
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -161,97 +332,17 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def raises(*kinds: type[Problem]) -> Callable[[Function], Function]:
-    """Declare what a dependency can raise, so that every route that takes it documents it."""
-
-    def declare(function: Function) -> Function:
-        _RAISED[function] = kinds
-        return function
-
-    return declare
+def callers_of(route: Route) -> list[Caller[Any]]:
+    """Every `Caller` that a route asks for, by its own parameters or those of its dependencies."""
+    return [*route.declared.callers.values(), *_callers_among(route.dependant)]
 
 
-def _implied_problems(route: APIRoute) -> Responses:
-    """What a route can answer because of its signature."""
-    kinds: list[type[Problem]] = [BadRequest, HostNotAllowed, Invalid, InternalError, DatabaseBusy, DatabaseUnavailable]
-    kinds += dict.fromkeys(_raised_by(route.dependant))
-    if any(field.alias == "if-match" for field in route.dependant.header_params):
-        kinds.append(VersionConflict)
-    if route.body_field is not None:
-        kinds.append(BodyTooLarge)
-    if route.methods != {"GET"}:
-        kinds.append(StorageFull)
-    documented = problems(*kinds)
-    if ids := re.findall(r"{(\w+)_id}", route.path):
-        documented |= documented_not_found(*ids)
-    return documented
-
-
-def _implied_headers(route: APIRoute) -> Responses:
-    """The headers of a new row and of a row with a version, and the answer to who has that version already."""
-    text = {"schema": {"type": "string"}}
-    location = {"Location": {"description": "The path of the new row."} | text}
-    etag = {"ETag": {"description": "The version, for `If-Match` and `If-None-Match`."} | text}
-    headers = location if route.status_code == 201 and route.dependant.response_param_name else {}
-    if "version" not in getattr(route.response_model, "model_fields", {}):
-        return {201: {"headers": headers}} if headers else {}
-    if route.methods != {"GET"}:
-        return {route.status_code or 200: {"headers": headers | etag}}
-    route.openapi_extra = {"parameters": [{"name": "If-None-Match", "in": "header"} | text]}
-    return {200: {"headers": etag}, 304: {"description": "The version is that of `If-None-Match`.", "headers": etag}}
-
-
-def _raised_by(dependant: Dependant) -> Iterable[type[Problem]]:
-    if dependant.call is not None:
-        yield from _RAISED.get(dependant.call, ())
+def _callers_among(dependant: Dependant) -> Iterable[Caller[Any]]:
+    call: Any = dependant.call
+    if isinstance(call, Caller):
+        yield cast(Caller[Any], call)
     for dependency in dependant.dependencies:
-        yield from _raised_by(dependency)
-
-
-def _in_one_thread(endpoint: Callable[..., Any], route: Route) -> Callable[..., Any]:
-    """Wrap an endpoint so that one thread does all its work, its session included.
-
-    FastAPI does not see the session: to enter and to leave a dependency costs it more than a row costs SQLite.
-    """
-    signature = inspect.signature(endpoint, eval_str=True)
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "session"]
-    session_kind = getattr(signature.parameters.get("session"), "annotation", None)
-    reads, writes = session_kind == ReadSession, session_kind == WriteSession
-    names = {parameter.annotation: parameter.name for parameter in parameters}
-    takes_request = Request in names
-    request_name = names.get(Request, "http_request")
-    response_name = names.get(Response, "")
-
-    def work(request: Request, values: dict[str, Any]) -> Response:
-        if not (reads or writes):
-            refuse_unknown_query(request, route.query_names)
-            return route.respond(request, endpoint(**values), values.get(response_name))
-        database: Database = request.app.state.database
-        with ending(database.write() if writes else database.read()) as session:
-            if caller := request.scope.get("caller"):  # be it a parameter or only a dependency of one
-                caller.resolve(request, session)
-            values = {name: _resolved(value, request, session) for name, value in values.items()}
-            refuse_unknown_query(request, route.query_names)  # after the caller is known
-            return route.respond(request, endpoint(session=session, **values), values.get(response_name))
-
-    @functools.wraps(endpoint)
-    async def run(**values: Any) -> Response:
-        """Wait for a turn and have the work done; does no I/O itself."""
-        request: Request = values[request_name] if takes_request else values.pop(request_name)
-        if not (reads or writes):
-            return await run_in_threadpool(work, request, values)
-        database: Database = request.app.state.database
-        lane = database.writers if writes else database.readers
-        return await lane.run(partial(work, request, values))
-
-    if not takes_request:
-        parameters.append(inspect.Parameter(request_name, inspect.Parameter.KEYWORD_ONLY, annotation=Request))
-    run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
-    return run
-
-
-def _resolved(value: object, request: Request, session: Session) -> object:
-    return cast(Deferred[object], value).resolve(request, session) if isinstance(value, Deferred) else value
+        yield from _callers_among(dependency)
 
 
 def _query_names(dependant: Dependant) -> Iterable[str]:

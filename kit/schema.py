@@ -1,18 +1,20 @@
 """The schema: migrations at start, and whether the database is at this version."""
 
 import re
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loguru import logger
 from sqlalchemy import Connection, Index, TextClause, inspect
 from sqlalchemy.exc import DBAPIError
 
 from kit.db import Database
 from kit.problems import DatabaseUnavailable
+from kit.settings import KitSettings, StartRefused
 from kit.sqlite import SQLITE
-from settings import Settings, StartRefused
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent.parent
 MIGRATION_SECONDS = 60
+RETIRED = HERE / "migrations/retired.txt"  # revisions that databases may have, and that are no more
 REVISIONS = re.compile(r"^(down_)?revision\b[^=]*=(.*)", re.MULTILINE)
 NAME = re.compile(r"""["'](\w+)["']""")
 
@@ -32,17 +35,92 @@ def upgrade(database: Database) -> None:
         StartRefused: the file is not a database, not ours, or newer than the code; it is left untouched.
     """
     _refuse_foreign_sqlite(database.settings)
-    if is_current(database):
-        return
+    if not is_current(database):
+        from alembic import command
+
+        with migrating(database) as connection:
+            command.upgrade(alembic_config(connection), "head")
+        logger.info("The database was migrated to {}", ", ".join(revisions()[1]))
+
+
+def downgrade(database: Database, revision: str) -> None:
+    """Take the schema back to an older revision.
+
+    Raises:
+        StartRefused: there is no such revision, or rows would be left without what they refer to.
+    """
+    from alembic import command
+    from alembic.util import CommandError
+
     try:
-        # The other workers wait for the one that migrates.
-        migrating = database.engine.execution_options(immediate=True, busy_seconds=MIGRATION_SECONDS)
-        with migrating.connect() as connection:
-            _upgrade(connection, database.settings)
+        with migrating(database) as connection:
+            command.downgrade(alembic_config(connection), revision)
+    except CommandError as error:
+        raise StartRefused(f"The schema cannot be taken back: {error}.") from error
+
+
+def new_revision(database: Database, message: str) -> Path:
+    """Write a migration from what the models have and the database has not; returns its file."""
+    from alembic import command
+
+    with migrating(database) as connection:
+        script: Any = command.revision(alembic_config(connection), message, autogenerate=True)
+    return Path(script.path)
+
+
+@contextmanager
+def migrating(database: Database) -> Generator[Connection]:
+    """The connection that changes the schema, whoever starts it: the app, the command line, or Alembic's own.
+
+    All that is done with it is one transaction, which no other process can enter. At its end every reference must
+    lead to a row.
+
+    Raises:
+        StartRefused: the database is not ours, the driver refuses, or a reference leads nowhere; nothing was changed.
+    """
+    on_sqlite = database.settings.on_sqlite
+    try:
+        # Other processes wait for the one that migrates.
+        engine = database.engine.execution_options(immediate=True, busy_seconds=MIGRATION_SECONDS)
+        with engine.connect() as connection:
+            if on_sqlite:
+                _pragma(connection, "foreign_keys=OFF")  # a rebuilt table is dropped, and would take its children along
+            try:
+                with connection.begin():
+                    if not on_sqlite:
+                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS}s'")
+                        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246310)")
+                    _refuse_foreign(set(inspect(connection).get_table_names()), _heads(connection))
+                    yield connection
+                    if on_sqlite:
+                        _refuse_lost_references(connection)
+            finally:
+                if on_sqlite:
+                    connection.invalidate()  # its pragmas are not those of the others
     except DBAPIError as error:
         raise StartRefused(f"The database cannot be migrated: {error.orig}.") from error
     except SQLITE.Error as error:
         raise StartRefused(f"The database cannot be opened: {error}.") from error
+
+
+def _refuse_lost_references(connection: Connection) -> None:
+    if lost := _pragma(connection, "foreign_key_check"):
+        table, _, parent, _ = lost[0]
+        raise StartRefused(
+            f"The migration would leave {len(lost)} rows without what they refer to, such as rows of {table} without "
+            f"their {parent}; nothing was changed."
+        )
+
+
+def _pragma(connection: Connection, pragma: str) -> list[Any]:
+    driver_connection: Any = connection.connection.dbapi_connection
+    return driver_connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _heads(connection: Connection) -> set[str]:
+    from alembic.runtime.migration import MigrationContext
+
+    return set(MigrationContext.configure(connection).get_current_heads())
 
 
 def is_current(database: Database) -> bool:
@@ -77,11 +155,13 @@ def comparable(item: object, _name: str | None, _kind: str, _reflected: bool, tw
     return not any(isinstance(part, TextClause) for index in indexes for part in index.expressions)
 
 
-def alembic_config() -> "Config":
-    """Alembic's settings, from `pyproject.toml`."""
+def alembic_config(connection: Connection) -> "Config":
+    """Alembic's settings, from `pyproject.toml`; its `env.py` works on this connection."""
     from alembic.config import Config
 
-    return Config(toml_file=HERE / "pyproject.toml")
+    config = Config(toml_file=HERE / "pyproject.toml")
+    config.attributes["connection"] = connection
+    return config
 
 
 @cache
@@ -95,30 +175,7 @@ def revisions() -> tuple[set[str], set[str]]:
     return known, known - followed
 
 
-def _upgrade(connection: Connection, settings: Settings) -> None:
-    """Migrate inside one transaction that nobody else can enter, and refuse what is not ours."""
-    from alembic import command
-    from alembic.runtime.migration import MigrationContext
-
-    if settings.on_sqlite:
-        driver_connection: Any = connection.connection.dbapi_connection
-        # Batch migrations rebuild tables; with foreign keys on, dropping the old table would delete its children.
-        driver_connection.execute("PRAGMA foreign_keys=OFF")
-    try:
-        with connection.begin():
-            if not settings.on_sqlite:
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246310)")
-            heads = MigrationContext.configure(connection).get_current_heads()
-            _refuse_foreign(set(inspect(connection).get_table_names()), set(heads))
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        if settings.on_sqlite:
-            connection.invalidate()  # its pragmas are not those of the others
-
-
-def _refuse_foreign_sqlite(settings: Settings) -> None:
+def _refuse_foreign_sqlite(settings: KitSettings) -> None:
     """Look at a SQLite file before any of our pragmas changes it; make it, and its folder, if there is none."""
     if not settings.on_sqlite:
         return
@@ -135,7 +192,7 @@ def _refuse_foreign_sqlite(settings: Settings) -> None:
     _refuse_foreign(tables, heads)
 
 
-def _read_sqlite(settings: Settings) -> tuple[set[str], set[str]]:
+def _read_sqlite(settings: KitSettings) -> tuple[set[str], set[str]]:
     """The names of the tables in a SQLite file, and its revisions, over a connection of its own."""
     # The last connection to close brings the journal into the file, damaged or not, unless it may only read. Without a
     # journal such a one would leave an empty one behind.
@@ -149,7 +206,13 @@ def _read_sqlite(settings: Settings) -> tuple[set[str], set[str]]:
 
 
 def _refuse_foreign(tables: set[str], heads: set[str]) -> None:
-    if unknown := heads - revisions()[0]:
+    unknown = heads - revisions()[0]
+    if RETIRED.exists() and unknown & set(RETIRED.read_text().split()):
+        raise StartRefused(
+            f"The database was made before the migrations were written anew (revision {', '.join(sorted(unknown))}); "
+            "take what you need out of it with the version that made it, and set APP_DATABASE_URL to a new database."
+        )
+    if unknown:
         raise StartRefused(
             f"The database is newer than this code (revision {', '.join(sorted(unknown))}), or another program's; "
             "start the version that made it, restore a backup, or set APP_DATABASE_URL to a database of its own."

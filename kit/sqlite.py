@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from kit.problems import DatabaseUnavailable
-from settings import Settings
+from kit.settings import KitSettings
 
 
 def _current_sqlite() -> ModuleType:
@@ -30,10 +30,10 @@ def _current_sqlite() -> ModuleType:
 
 SQLITE = _current_sqlite()
 
-ONE_OF_SEVERAL = multiprocessing.parent_process() is not None  # one of uvicorn's workers, or the one of a reloader
+IS_WORKER = multiprocessing.parent_process() is not None  # one of uvicorn's workers, or the one of a reloader
 BUSY_SECONDS = 5
 BUSY_TIMEOUT = f"busy_timeout={1000 * BUSY_SECONDS}"
-BETWEEN_TRIES = 0.001  # seconds
+RETRY_INTERVAL = 0.001  # seconds
 
 SQLITE_PRAGMAS = (
     BUSY_TIMEOUT,  # first: the other pragmas may have to wait for a lock, too
@@ -52,7 +52,7 @@ def has_wal_reset_fault(version: tuple[int, int, int]) -> bool:
     return version >= (3, 7, 0) and not mended
 
 
-def sqlite_engine(settings: Settings, pool_size: int) -> Engine:
+def sqlite_engine(settings: KitSettings, pool_size: int) -> Engine:
     """Connections to the file of the settings; opens none yet."""
     # mode=rw: a connection never creates the file; a database that vanished is an error, not an empty one.
     engine = create_engine(
@@ -122,7 +122,7 @@ def _take_write_lock(connection: Any, seconds: float) -> None:
             except SQLITE.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != SQLITE.SQLITE_BUSY or monotonic() > give_up_at:
                     raise
-            sleep(BETWEEN_TRIES)
+            sleep(RETRY_INTERVAL)
     finally:
         connection.execute(f"PRAGMA {BUSY_TIMEOUT}")
 

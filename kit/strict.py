@@ -4,61 +4,74 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
-from starlette.datastructures import FormData
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from kit.problems import BadRequest, Invalid
+from kit.auth import Claims
+from kit.problems import BadRequest, Invalid, Problem
 
+MAX_VALUES = 10_000
+MAX_DEPTH = 64
 FORBIDDEN_TEXT = re.compile("[\x00\ud800-\udfff]")
 FORBIDDEN_IN_JSON = re.compile(
     r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]"
 )  # after two backslashes `u0000` is plain text
 
 
+class UnreadableBody(HTTPException):
+    """A body that is no acceptable JSON. An HTTPException, because FastAPI passes on no other error of a body."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.status)
+        self.problem = problem
+
+
 class StrictRequest(Request):
     """A request whose JSON is RFC 8259's and nothing more: UTF-8, finite numbers, whole characters."""
 
+    claims: Claims | None = None
+    """What its access token says, once the token is checked."""
+
     async def json(self) -> Any:
-        """The parsed body. Of a body that cannot be read the fault is kept until the caller is known."""
+        """The parsed body.
+
+        Raises:
+            UnreadableBody: it is no JSON, not UTF-8, or holds what no field here can.
+        """
         body = await self.body()
         try:
             return _strict_json(body)
         except UnicodeDecodeError:
-            self.scope["unreadable_body"] = BadRequest("The body is not UTF-8.")
+            raise UnreadableBody(BadRequest("The body is not UTF-8.")) from None
         except json.JSONDecodeError as error:
-            self._refuse(f"It is not JSON: {error.msg} at character {error.pos}")
+            raise _unreadable(f"It is not JSON: {error.msg} at character {error.pos}") from None
         except RecursionError:
-            self._refuse("It is nested too deeply")
+            raise _unreadable("It is nested too deeply") from None
         except ValueError as error:
-            self._refuse(f"It is not acceptable JSON: {error}")
-        return b""  # fits no schema, so that FastAPI reports a validation error after the caller is known
-
-    async def _get_form(self, **limits: Any) -> FormData:
-        """The parsed form, in the same way: a stranger is told to sign in, whatever they send."""
-        try:
-            return await super()._get_form(**limits)
-        except HTTPException as error:
-            if error.status_code != 400:
-                raise
-            self.scope["unreadable_body"] = BadRequest("The form cannot be read.")
-            return FormData()
-
-    def _refuse(self, message: str) -> None:
-        self.scope["unreadable_body"] = Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}])
+            raise _unreadable(f"It is not acceptable JSON: {error}") from None
 
 
-def refuse_unknown_query(request: Request, known: frozenset[str]) -> None:
-    """Refuse names nobody declared, and text that no character string can be."""
+def _unreadable(message: str) -> UnreadableBody:
+    return UnreadableBody(Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}]))
+
+
+def check_query(request: Request, known: frozenset[str]) -> None:
+    """Refuse names nobody declared, and text that no character string can be.
+
+    Raises:
+        RequestValidationError: saying which.
+    """
     if not request.scope["query_string"]:
         return
     try:
         unquote_to_bytes(request.scope["query_string"]).decode()
     except UnicodeDecodeError:
-        raise Invalid([{"loc": ("query",), "msg": "It is not UTF-8", "type": "string_unicode"}]) from None
+        fault = {"loc": ("query",), "msg": "It is not UTF-8", "type": "string_unicode"}
+        raise RequestValidationError([fault]) from None
     errors: list[Mapping[str, Any]] = [
         {"loc": ("query", name), "msg": "This parameter is not known here", "type": "extra_forbidden"}
         for name in request.query_params
@@ -70,16 +83,37 @@ def refuse_unknown_query(request: Request, known: frozenset[str]) -> None:
         if "\0" in value
     ]
     if errors:
-        raise Invalid(errors)
+        raise RequestValidationError(errors)
 
 
 def _strict_json(body: bytes) -> Any:
     text = body.decode("utf-8-sig")
     parsed = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
+    _check_size(parsed)
     # Escapes are the only way a NUL or half a character gets through the parser.
     if "\\u" in text and FORBIDDEN_IN_JSON.search(json.dumps(parsed, ensure_ascii=False)):
         raise ValueError("a string has a NUL or half a character in it")
     return parsed
+
+
+def _check_size(parsed: Any) -> None:
+    """Bound what a schema is asked to look at: it says something of every name that it does not know."""
+    level, count, depth = [parsed], 0, 0
+    while level:
+        count += len(level)
+        depth += 1
+        names = sum(len(cast(dict[str, Any], value)) for value in level if isinstance(value, dict))
+        if count + names > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES} values and names in it")
+        if depth > MAX_DEPTH + 1:
+            raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
+        count += names
+        level = [
+            part
+            for value in level
+            if isinstance(value, dict | list)
+            for part in (cast(dict[str, Any], value).values() if isinstance(value, dict) else cast(list[Any], value))
+        ]
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,21 +1,24 @@
-"""What Alembic runs: the migrations, on the connection that the app gives it or on one of its own."""
+"""What Alembic runs: the migrations, on the connection of `kit.schema`, also where Alembic's own command starts it."""
 
+from importlib import import_module
 from typing import Literal
 
 from alembic import context
 from sqlalchemy import Connection
 
-import models
 from kit import schema
 from kit.db import Database
-from settings import load_settings
+from kit.models import BigInt, CodePointText, Table
+from settings import get_settings
+
+import_module("app")  # it imports all nouns, whose tables are compared with the database
 
 
 def migrate(connection: Connection) -> None:
     """Run the migrations that are due; batch mode, because SQLite changes tables by rebuilding them."""
     context.configure(
         connection=connection,
-        target_metadata=models.SQLModel.metadata,
+        target_metadata=Table.metadata,
         render_as_batch=True,
         render_item=plain_type,
         include_object=schema.comparable,
@@ -25,8 +28,8 @@ def migrate(connection: Connection) -> None:
 
 
 PLAIN_TYPES: dict[type, str] = {
-    models.BigInt: "sa.BigInteger().with_variant(sa.Integer(), 'sqlite')",
-    models.CodePointText: "sa.String().with_variant(sa.String(collation='C'), 'postgresql')",
+    BigInt: "sa.BigInteger().with_variant(sa.Integer(), 'sqlite')",
+    CodePointText: "sa.String().with_variant(sa.String(collation='C'), 'postgresql')",
 }
 
 
@@ -42,5 +45,5 @@ given: Connection | None = context.config.attributes.get("connection")
 if given is not None:
     migrate(given)
 else:
-    with Database(load_settings()).engine.connect() as connection:
+    with schema.migrating(Database(get_settings())) as connection:
         migrate(connection)

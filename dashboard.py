@@ -1,86 +1,54 @@
-"""What waits for somebody who signs in: their notifications and the dashboard."""
+"""The dashboard: what somebody sees first, in at most six statements."""
 
-from datetime import timedelta
-from typing import Annotated, Any
+from datetime import date, timedelta
+from typing import Any
 
-from fastapi import Query
-from pydantic import BaseModel
-from sqlalchemy import ColumnElement, bindparam, update
+from sqlalchemy import ColumnElement
 from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapped
-from sqlmodel import Session, col, desc, func, select
-from sqlmodel.sql.expression import SelectOfScalar
+from sqlmodel import Session, SQLModel, col, desc, func, select
 
-from callers import CurrentUser
-from kit.db import ReadSession, WriteSession
-from kit.lists import Cursoring, Endless, EndlessOf, Filters, plain, remembered
+from auth import CurrentUser
+from kit.db import ReadSession
+from kit.models import now
 from kit.routing import Router
-from models import (
-    AllNotificationsUpdate,
-    Dashboard,
-    DaySummary,
-    Id,
-    Item,
-    ItemPublic,
-    Notification,
-    NotificationPublic,
-    NotificationUpdate,
-    Order,
-    OrderPublic,
-    Principal,
-    StockSummary,
-    UserPublic,
-    now,
-)
+from models import Item, ItemPublic, Notification, Order, OrderPublic, Principal, UserPublic
+from settings import API
 
-router = Router(prefix="/api/v1", tags=["inbox"])
+router = Router(prefix=f"{API}/dashboard", tags=["dashboard"])
+
 DAYS = 30
 MILLION = 1_000_000
 
 
-class NotificationFilters(Filters):
-    """Which notifications to list."""
+class StockSummary(SQLModel):
+    """The stock at a glance."""
 
-    unread: bool = False
-
-    @remembered
-    def notifications(self) -> SelectOfScalar[Notification]:
-        """The notifications of `user_id` that pass."""
-        notifications = plain(Notification).where(col(Notification.user_id) == bindparam("user_id"))
-        return notifications.where(col(Notification.read_at).is_(None)) if self.unread else notifications
+    items: int
+    units: int
+    value_cents: int
+    low_stock: list[ItemPublic]
 
 
-class UpdatedCount(BaseModel):
-    """How many rows were changed."""
+class DaySummary(SQLModel):
+    """The orders of one day in UTC, without those that were cancelled."""
 
-    updated: int
-
-
-@router.get("/notifications", response_model=EndlessOf[NotificationPublic])
-def list_notifications(
-    cursor: Cursoring, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
-) -> Endless[Notification]:
-    """List what the caller should know, the newest first."""
-    return cursor.of(session, Notification, filters.notifications(), user_id=user.id)
+    date: date
+    count: int
+    total_cents: int
 
 
-@router.patch("/notifications/{notification_id}", response_model=NotificationPublic)
-def update_notification(
-    notification_id: Id, data: NotificationUpdate, user: CurrentUser, session: WriteSession
-) -> Notification:
-    """Mark one notification as read, or as unread again."""
-    mine = select(Notification).where(Notification.id == notification_id, Notification.user_id == user.id)
-    return session.exec(mine).one().mark(read=data.read)
+class Dashboard(SQLModel):
+    """What somebody sees first."""
+
+    profile: UserPublic
+    unread_notifications: int
+    recent_orders: list[OrderPublic]
+    stock: StockSummary
+    orders_per_day: list[DaySummary]
 
 
-@router.patch("/notifications")
-def update_all_notifications(data: AllNotificationsUpdate, user: CurrentUser, session: WriteSession) -> UpdatedCount:
-    """Mark all of the caller's notifications as read."""
-    unread = update(Notification).where(col(Notification.user_id) == user.id, col(Notification.read_at).is_(None))
-    return UpdatedCount(updated=session.exec(unread.values(read_at=now())).rowcount)
-
-
-@router.get("/dashboard")
+@router.get("")
 def get_dashboard(user: CurrentUser, session: ReadSession) -> Dashboard:
     """Show what somebody sees first: members their own orders, admins all of them. Days begin at midnight UTC."""
     unread, stock = _counts(session, user)

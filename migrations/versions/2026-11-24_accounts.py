@@ -1,9 +1,9 @@
-"""Accounts and items."""
+"""Accounts, and what the kit keeps."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "stockroom_0001"
+revision = "accounts"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -14,7 +14,7 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Make the tables of accounts and of the stock."""
+    """Make the tables of accounts, of signing in, of repeated requests and of the audit."""
     op.create_table(
         "user",
         sa.Column("id", BIG, nullable=False),
@@ -58,27 +58,47 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_failed_sign_in_window_ends_at"), "failed_sign_in", ["window_ends_at"])
     op.create_table(
-        "item",
-        sa.Column("id", BIG, nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("name_key", sa.String(), nullable=False),
-        sa.Column("price_cents", BIG, nullable=False),
-        sa.Column("quantity", BIG, nullable=False),
-        sa.Column("reorder_level", BIG, nullable=False),
-        sa.Column("tags", sa.String(), nullable=False),
+        "password_reset",
+        sa.Column("token_hash", sa.String(), nullable=False),
+        sa.Column("user_id", BIG, nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["user.id"], name=op.f("fk_password_reset_user_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_password_reset")),
+    )
+    op.create_index(op.f("ix_password_reset_user_id"), "password_reset", ["user_id"])
+    op.create_index(op.f("ix_password_reset_expires_at"), "password_reset", ["expires_at"])
+    op.create_table(
+        "idempotency_key",
+        sa.Column("user_id", BIG, nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("request_hash", sa.String(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("headers", sa.JSON(), nullable=False),
+        sa.Column("body", sa.String(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
-        sa.Column("updated_at", TIME, nullable=False),
-        sa.CheckConstraint("price_cents > 0", name=op.f("ck_item_price_cents")),
-        sa.CheckConstraint("quantity >= 0", name=op.f("ck_item_quantity")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_item")),
-        sa.UniqueConstraint("name_key", name=op.f("uq_item_name_key")),
+        sa.ForeignKeyConstraint(["user_id"], ["user.id"], name=op.f("fk_idempotency_key_user_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("user_id", "key", name=op.f("pk_idempotency_key")),
+    )
+    op.create_index(op.f("ix_idempotency_key_created_at"), "idempotency_key", ["created_at"])
+    op.create_table(
+        "audit_entry",
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.Column("actor_id", BIG, nullable=True),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("entity", sa.String(), nullable=False),
+        sa.Column("entity_id", BIG, nullable=False),
+        sa.Column("changes", sa.JSON(), nullable=False),
+        sa.Column("request_id", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_entry")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_item_name"), "item", ["name"])
+    op.create_index("ix_audit_entry_entity", "audit_entry", ["entity", "entity_id", "id"])
+    op.create_index("ix_audit_entry_entity_latest", "audit_entry", ["entity", "id"])
+    op.create_index("ix_audit_entry_actor_id", "audit_entry", ["actor_id", "id"])
 
 
 def downgrade() -> None:
     """Drop them again."""
-    for table in ("item", "failed_sign_in", "login_session", "user"):
+    for table in ("audit_entry", "idempotency_key", "password_reset", "failed_sign_in", "login_session", "user"):
         op.drop_table(table)

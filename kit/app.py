@@ -1,0 +1,230 @@
+"""The app, put together from what it is handed: settings, nouns, and where credentials travel."""
+
+import gc
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from types import FrameType, ModuleType
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+from uvicorn import Server
+
+from kit import errors, openapi, schema
+from kit.auth import HashingSlots
+from kit.db import Database
+from kit.errors import Credentials
+from kit.logs import configure_logging
+from kit.mail import Mailer
+from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
+from kit.problems import Problem
+from kit.rates import RateLimit
+from kit.routing import Router
+from kit.settings import KitSettings, resolve_secret_key
+from kit.sqlite import SQLITE
+
+if sys.platform == "linux":
+    import resource
+
+GRACEFUL_SHUTDOWN_SECONDS = 15
+
+
+class App(FastAPI):
+    """FastAPI with our middleware around everything, Starlette's own error pages included.
+
+    `nouns` are modules with routers; which route answers does not depend on their order. `on_start` is called with the
+    database at every start at which it has this version's schema. Making an app opens nothing; its lifespan does.
+    """
+
+    def __init__(
+        self,
+        settings: KitSettings,
+        *,
+        title: str,
+        summary: str,
+        version: str,
+        api: str,
+        nouns: Iterable[ModuleType],
+        credentials: Credentials,
+        on_start: Sequence[Callable[[Database], None]] = (),
+    ) -> None:
+        self.settings = settings
+        self.credentials = credentials
+        self.on_start = on_start
+        super().__init__(
+            title=title,
+            summary=summary,
+            version=version,
+            lifespan=lifespan,
+            # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
+            # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
+            routes=routes_of(nouns),
+            openapi_url=f"{api}/openapi.json" if settings.docs else None,
+            redoc_url=None,
+            swagger_ui_oauth2_redirect_url=None,  # only for flows with a redirect, which this API does not have
+            redirect_slashes=False,
+            max_body_size=settings.max_body_bytes,
+            exception_handlers={
+                Problem: errors.on_problem,
+                HTTPException: errors.on_http_exception,
+                RequestValidationError: errors.on_validation_error,
+                NoResultFound: errors.on_no_result,
+                StaleDataError: errors.on_stale_data,
+                IntegrityError: errors.on_integrity_error,
+                DBAPIError: errors.on_database_error,
+                SQLITE.Error: errors.on_database_error,
+                PoolTimeout: errors.on_database_error,
+                Exception: errors.on_unforeseen,
+            },
+        )
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The layers that a request passes, the innermost first; called once, at the first request or the start."""
+        settings, credentials = self.settings, self.credentials
+        inner: ASGIApp = RateLimit(super().build_middleware_stack(), settings, credentials)
+        inner = HostMiddleware(ConcurrencyLimit(inner), settings.allowed_hosts)
+        if settings.cors_origins:
+            inner = CORSMiddleware(
+                inner,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+                allow_headers=[
+                    "Authorization",
+                    "Content-Type",
+                    "Idempotency-Key",
+                    "If-Match",
+                    "If-None-Match",
+                    "X-Request-ID",
+                ],
+                expose_headers=["ETag", "Location", "Idempotent-Replayed", "Retry-After", "X-Request-ID"],
+            )
+        return RequestContext(inner, settings, credentials)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, complete with everything that a route can answer."""
+        if self.openapi_schema is None:
+            rate_limited = self.settings.rate_limit is not None
+            openapi.complete(super().openapi(), self.routes, self.credentials, rate_limited=rate_limited)
+        return super().openapi()
+
+
+def routes_of(nouns: Iterable[ModuleType]) -> list[BaseRoute]:
+    """The routes of the routers of all `nouns` and of this module; `/items/export` comes before `/items/{item_id}`."""
+    routers = {id(found): found for noun in nouns for found in vars(noun).values() if isinstance(found, APIRouter)}
+    routes = [route for router in (system, *routers.values()) for route in router.routes]
+    return sorted(routes, key=lambda route: ["{" in part for part in str(getattr(route, "path", "")).split("/")])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["healthy"] = "healthy"
+
+
+class Readiness(BaseModel):
+    """The process can do its work."""
+
+    status: Literal["ready"] = "ready"
+    database: Literal["connected"] = "connected"
+
+
+system = Router(public=True, tags=["system"])
+
+
+@system.get("/health")
+async def health() -> Health:
+    """Say that the process answers; touches nothing else. Does no I/O."""
+    return Health()
+
+
+@system.get("/ready")
+def ready(request: Request) -> Readiness:
+    """Say whether the database can be read and has this version's schema."""
+    database: Database = request.app.state.database
+    schema.require_current(database)
+    return Readiness()
+
+
+# Start and stop
+
+_tuned: list[bool] = []
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncGenerator[None]:
+    """Start and stop the app; what blocks is done in a thread."""
+    end_in_time()
+    open_many_files()
+    app.state.hashing_slots = HashingSlots()
+    app.state.mailer = Mailer(app.settings, app.title)
+    await run_in_threadpool(_start, app)
+    _tune_process()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(app.state.database.close)
+
+
+def _start(app: App) -> None:
+    settings = app.settings
+    configure_logging(settings)
+    app.state.settings = settings
+    app.state.secret_key = resolve_secret_key(settings)
+    app.state.database = database = Database(settings)
+    if settings.migrate_on_start:
+        schema.upgrade(database)
+    if schema.is_current(database):  # where it is not, /ready says so
+        for call in app.on_start:
+            call(database)
+    database.log_version()
+
+
+def _tune_process() -> None:
+    """Once in a process: keep garbage collection and threads from holding up the event loop."""
+    if _tuned:
+        return
+    _tuned.append(True)
+    gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
+    gc.set_threshold(20_000)  # not several times in each request, which leaves little behind
+    sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them
+
+
+def open_many_files() -> None:
+    """Let the process have as many files open as it may: the usual 1,024 are used up by `MAX_IN_FLIGHT` connections.
+
+    Connections beyond are reset without an answer, those that ask for /health included.
+    """
+    if sys.platform == "linux":
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def end_in_time() -> None:
+    """Bound the time between SIGTERM and the end of the process, and let it end with code 0.
+
+    uvicorn finishes what it accepted, and by default waits for it for ever: one client that never sends the rest of
+    its body would keep the process alive. `--timeout-graceful-shutdown` still has the last word.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if not isinstance(server, Server):
+        return
+    if server.config.timeout_graceful_shutdown is None:
+        server.config.timeout_graceful_shutdown = GRACEFUL_SHUTDOWN_SECONDS
+
+    def ask(_number: int, frame: FrameType | None) -> None:
+        if not server.should_exit:  # asked twice, it would cut off what it should finish
+            server.handle_exit(signal.SIGINT, frame)  # SIGTERM it would raise again at the end, and die of it
+
+    signal.signal(signal.SIGTERM, ask)

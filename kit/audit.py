@@ -1,0 +1,286 @@
+"""The audit: every change of a table that derives from `Audited`, in the same transaction, and who made it.
+
+Listeners see what a session flushes. A bulk statement passes them by, so one on an audited table is refused unless it
+is one of the bulk verbs below.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, to_jsonable_python
+from sqlalchemy import JSON, Column, ForeignKey, Index, bindparam, event, insert, update
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy import select as select_columns
+from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from kit.db import TransactionSession
+from kit.logs import REQUEST_ID
+from kit.models import AUTOINCREMENT, BigInt, Table, Versioned, now, set_loaded
+from kit.problems import BROKEN_CONSTRAINTS
+
+Row = TypeVar("Row", bound="Audited")
+Changes = dict[str, list[Any]]
+Action = Literal["create", "update", "delete"]
+
+_ACTOR = object()
+
+# Who acts
+
+
+def act_as(session: Session, user_id: int) -> None:
+    """Let the audit name this account as the one who makes the changes of `session`."""
+    session.info[_ACTOR] = user_id
+
+
+def actor_of(session: Session) -> int | None:
+    """The id of the account that makes the changes of `session`; None where nobody is signed in."""
+    return session.info.get(_ACTOR)
+
+
+# What is audited
+
+
+class Audited(Table):
+    """A table whose every change is in the audit, in the same transaction."""
+
+    audited: ClassVar[tuple[str, ...]] = ()
+    """The fields whose values the audit keeps; a secret is not among them."""
+
+    secrets: ClassVar[Mapping[str, str]] = {}
+    """Columns of which the audit says that they changed and not how, and what it calls them."""
+
+    def audited_values(self) -> dict[str, Any]:
+        """What the row says now, as far as the audit keeps it."""
+        return {field: getattr(self, field) for field in self.audited}
+
+
+def audited_entities() -> list[str]:
+    """The names of everything that is audited, as `AuditEntry.entity` has them."""
+    tables = [mapper.class_ for mapper in sa_inspect(AuditEntry).registry.mappers]
+    return sorted(table.entity_name() for table in tables if issubclass(table, Audited))
+
+
+class _Entities:
+    """Tells the documentation which entities there are, when all of them are known."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "enum": audited_entities()}
+
+
+def _known(entity: str) -> str:
+    if entity not in (known := audited_entities()):
+        raise PydanticCustomError("enum", "Input should be one of {known}", {"known": ", ".join(known)})
+    return entity
+
+
+EntityName = Annotated[str, _Entities()]
+AuditedEntity = Annotated[EntityName, AfterValidator(_known)]
+
+
+class AuditEntryPublic(SQLModel):
+    """One change: who changed what, when, from which value to which."""
+
+    id: int
+    at: datetime
+    actor_id: int | None
+    action: Action
+    entity: EntityName
+    entity_id: int
+    changes: Changes
+    request_id: str | None
+
+
+class AuditEntry(Table, table=True):
+    """One change of an audited row. The actor is nobody for the command line and for what is done at start."""
+
+    __table_args__ = (
+        Index("ix_audit_entry_entity", "entity", "entity_id", "id"),
+        Index("ix_audit_entry_entity_latest", "entity", "id"),
+        Index("ix_audit_entry_actor_id", "actor_id", "id"),
+        AUTOINCREMENT,
+    )
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+    at: datetime = Field(default_factory=now)
+    actor_id: int | None = Field(default=None, sa_type=BigInt)
+    action: str
+    entity: str
+    entity_id: int = Field(sa_type=BigInt)
+    changes: Changes = Field(sa_type=JSON)
+    request_id: str | None = None
+
+
+NEW_ENTRY = insert(AuditEntry)
+
+
+def record(session: Session, action: Action, table: type[Audited], changes: Sequence[tuple[int, Changes]]) -> None:
+    """Write down what became of rows of one table: the id and the changes of each; one statement for all."""
+    changes = [(row_id, change) for row_id, change in changes if change]
+    if not changes:
+        return
+    common = {
+        "actor_id": actor_of(session),
+        "action": action,
+        "entity": table.entity_name(),
+        "request_id": REQUEST_ID.get() or None,
+    }
+    rows = [common | {"entity_id": row_id, "changes": to_jsonable_python(change)} for row_id, change in changes]
+    session.connection().execute(NEW_ENTRY, rows)
+
+
+# What a session flushes
+
+
+@event.listens_for(TransactionSession, "before_flush")
+def _record_changes(session: Session, _context: object, _instances: object) -> None:
+    """Write down what a flush will change and delete, while the old values are at hand."""
+    _record_all(session, "update", ((row, _changes_of(row)) for row in session.dirty if isinstance(row, Audited)))
+    deleted = [row for row in session.deleted if isinstance(row, Table)]
+    for row in deleted:
+        _refuse_while_in_use(session, row)
+    _record_all(session, "delete", _deleted_with(session, deleted))
+
+
+@event.listens_for(TransactionSession, "after_flush")
+def _record_creations(session: Session, _context: object) -> None:
+    """Write down what a flush created, now that it has its ids."""
+    _record_all(session, "create", ((row, _created(row)) for row in session.new if isinstance(row, Audited)))
+
+
+@event.listens_for(TransactionSession, "do_orm_execute")
+def _refuse_bulk(statement: ORMExecuteState) -> None:
+    """Refuse a bulk statement on an audited table.
+
+    Raises:
+        RuntimeError: the audit would not see what it changes.
+    """
+    if statement.is_insert or statement.is_update or statement.is_delete:
+        mapper = statement.bind_mapper
+        if mapper is not None and issubclass(mapper.class_, Audited):
+            raise RuntimeError(
+                f"{mapper.class_.__name__} is audited, and the audit does not see a bulk statement: change or delete "
+                "its objects, or use create_many and change_many of kit.audit."
+            )
+
+
+def _created(row: Audited) -> Changes:
+    return {name: [None, new] for name, new in row.audited_values().items()}
+
+
+def _removed(row: Audited) -> Changes:
+    return {name: [old, None] for name, old in row.audited_values().items()}
+
+
+def _changes_of(row: Audited) -> Changes:
+    attributes = sa_inspect(row).attrs
+    histories = {field: attributes[field].history for field in row.audited}
+    changes = {field: [past.deleted[0], past.added[0]] for field, past in histories.items() if past.has_changes()}
+    changed_secrets = [shown for field, shown in row.secrets.items() if attributes[field].history.has_changes()]
+    return changes | {shown: [None, None] for shown in changed_secrets}
+
+
+def _record_all(session: Session, action: Action, rows: Iterable[tuple[Audited, Changes]]) -> None:
+    tables: dict[type[Audited], list[tuple[int, Changes]]] = {}
+    for row, changes in rows:
+        tables.setdefault(type(row), []).append((_id(row), changes))
+    for table, changed in tables.items():
+        record(session, action, table, changed)
+
+
+def _id(row: Table) -> int:
+    return getattr(row, "id")  # noqa: B009 - every audited table has one, their base does not
+
+
+# What refers to a row that is deleted: the foreign key of the one who refers says what happens
+
+
+@cache
+def _referring(mapper: Mapper[Any]) -> Sequence[tuple[type[Table], Column[Any], ForeignKey]]:
+    """The tables with a foreign key on this one, their columns and their keys."""
+    mappers = sorted(mapper.registry.mappers, key=lambda other: str(other.class_.__name__))
+    return [
+        (other.class_, column, key)
+        for other in mappers
+        for column in other.columns
+        for key in column.foreign_keys
+        if key.column.table is mapper.local_table
+    ]
+
+
+def _refuse_while_in_use(session: Session, row: Table) -> None:
+    """Refuse a deletion with the fault that names the foreign key; PostgreSQL would name it by itself, SQLite does not.
+
+    Raises:
+        Problem: rows that do not go with this one refer to it.
+    """
+    for _, column, key in _referring(sa_inspect(type(row))):
+        problem = BROKEN_CONSTRAINTS.get(str(key.constraint.name)) if key.constraint else None
+        if problem is not None and key.ondelete is None:
+            used = select_columns(column).where(column == _id(row)).limit(1)
+            if session.connection().execute(used).first() is not None:
+                raise problem
+
+
+def _deleted_with(session: Session, rows: Iterable[Table]) -> Iterator[tuple[Audited, Changes]]:
+    """The audited ones of `rows` and of all that the database deletes with them, each once."""
+    seen: set[tuple[type[Table], int]] = set()
+    waiting = [row for row in rows if hasattr(row, "id")]
+    while waiting:
+        row = waiting.pop(0)
+        if (type(row), _id(row)) in seen:
+            continue
+        seen.add((type(row), _id(row)))
+        if isinstance(row, Audited):
+            yield row, _removed(row)
+        for table, column, key in _referring(sa_inspect(type(row))):
+            if issubclass(table, Audited) and (key.ondelete or "").upper() == "CASCADE":
+                with session.no_autoflush:
+                    waiting += session.exec(select(table).where(column == _id(row)).order_by(column)).all()
+
+
+# Many rows at once
+
+
+def create_many(session: Session, table: type[Row], rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Add many rows in two statements, one for them and one for their audit; returns their ids, in order.
+
+    All of `rows` must have the same fields, those that are audited among them.
+    """
+    if not rows:
+        return []
+    version = {"version": 1} if issubclass(table, Versioned) else {}
+    values = [row | table.folded_values(row) | version for row in rows]
+    ids: Any = getattr(table, "id")  # noqa: B009 - every audited table has one, their base does not
+    statement = insert(table).returning(ids, sort_by_parameter_order=True)
+    found: list[int] = [*session.connection().execute(statement, values).scalars()]
+    created = [{field: [None, row[field]] for field in table.audited} for row in rows]
+    record(session, "create", table, list(zip(found, created, strict=True)))
+    return found
+
+
+def change_many(session: Session, table: type[Row], changes: Sequence[tuple[Row, dict[str, Any]]]) -> None:
+    """Change many rows in two statements, one for them and one for their audit; the objects say it afterwards.
+
+    The changes of all of them must name the same fields.
+    """
+    if not changes:
+        return
+    rows: list[dict[str, Any]] = []
+    recorded: list[tuple[int, Changes]] = []
+    for row, values in changes:
+        old = row.audited_values()
+        derived: dict[str, Any] = {**table.folded_values({name: getattr(row, name) for name in table.audited} | values)}
+        if isinstance(row, Versioned):
+            derived["version"] = row.version + 1
+        set_loaded(row, values | derived)
+        rows.append(values | derived | {"row_id": _id(row)})
+        changed = {field: [old[field], new] for field, new in values.items() if field in old and new != old[field]}
+        recorded.append((_id(row), changed))
+    ids: Any = getattr(table, "id")  # noqa: B009 - every audited table has one, their base does not
+    session.connection().execute(update(table).where(col(ids) == bindparam("row_id")), rows)
+    record(session, "update", table, recorded)

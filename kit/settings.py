@@ -1,0 +1,247 @@
+"""The settings of the machinery, read from environment variables or `.env`, and the key that signs tokens."""
+
+import importlib.util
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
+
+from limits import parse_many
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    EmailStr,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+SECRET_KEY_BYTES = 32
+
+Settings = TypeVar("Settings", bound="KitSettings")
+
+
+class StartRefused(Exception):
+    """The app must not start; the message is one sentence that says why and what to do."""
+
+
+def _default_environment() -> str:
+    """`fastapi dev` marks its process with `FASTAPI_ENV`; anything else is production."""
+    return "development" if os.environ.get("FASTAPI_ENV") == "development" else "production"
+
+
+def in_development(values: dict[str, Any]) -> bool:
+    """The default of a setting that is on in development only."""
+    return values.get("environment") == "development"
+
+
+def _in_production(values: dict[str, Any]) -> bool:
+    return values.get("environment") == "production"
+
+
+def _json_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise ValueError('write it as a JSON list, such as ["localhost"]') from None
+
+
+def _rate(value: str) -> str:
+    try:
+        rates = parse_many(value)
+    except ValueError:
+        rates = []
+    if len(rates) != 1 or rates[0].amount < 1:
+        raise ValueError("write it as 60/minute or 1000/hour")
+    return value
+
+
+def _is_server(url: str, *schemes: str) -> bool:
+    """Whether `url` is a scheme, a host and perhaps credentials, a port and a number; other parts are lost on some."""
+    host = r"(\[[0-9a-fA-F:.]+\]|[^@/:?#\[\]\s]+)"
+    match = re.fullmatch(rf"({'|'.join(schemes)})://([^@/?#\s]*@)?{host}(:(?P<port>[0-9]{{1,5}}))?(/[0-9]*)?", url)
+    return match is not None and int(match["port"] or 1) in range(1, 65536)
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+JsonList = Annotated[list[str], NoDecode, BeforeValidator(_json_list)]
+
+
+class KitSettings(BaseSettings):
+    """The settings of the machinery, with their defaults; an app derives its own from it.
+
+    Raises:
+        pydantic.ValidationError: a value is wrong; `load_settings` turns it into a sentence.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="APP_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    environment: Literal["development", "production"] = Field(
+        default_factory=_default_environment, validate_default=True
+    )
+    database_url: str = "sqlite:///data/app.db"
+    secret_key: SecretStr | None = None
+    allowed_hosts: JsonList = ["localhost", "127.0.0.1", "[::1]", "testserver"]
+    cors_origins: JsonList = []
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
+    auth_rate_limit: Rate = "60/minute"
+    rate_limit: Rate | None = None
+    rate_limit_storage: str = "memory://"
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_json: bool = Field(default_factory=_in_production)
+    docs: bool = Field(default_factory=in_development)
+    migrate_on_start: bool = True
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    smtp_url: SecretStr | None = None
+    mail_from: EmailStr | None = Field(default=None, validate_default=True)
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):  # ValueError: of a port that is no number, which it would repeat
+            raise ValueError("it is not a database URL") from None
+        on_sqlite_file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
+        if not on_sqlite_file and parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+            raise ValueError("use sqlite:///path/to/file.db or postgresql://user@host/name")
+        return url
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        length = SECRET_KEY_BYTES if key is None else len(key.get_secret_value().encode())
+        if length < SECRET_KEY_BYTES:
+            raise ValueError(f"it is {length} bytes long; it needs at least {SECRET_KEY_BYTES}")
+        return key
+
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _known_storage(cls, url: str) -> str:
+        if url != "memory://" and not _is_server(url, "redis", "rediss"):
+            raise ValueError("use memory:// or redis://host:port/0")
+        if url != "memory://" and importlib.util.find_spec("redis") is None:
+            raise ValueError("install its client first: uv sync --extra redis")
+        return url
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _is_server(url.get_secret_value(), "smtp", "smtps"):
+            raise ValueError("use smtp://user:password@host:587, or smtps:// for TLS from the first byte")
+        return url
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None and info.data.get("smtp_url") is not None:
+            raise ValueError("it is needed where APP_SMTP_URL is set: the address that mail comes from")
+        return address
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _named_origins(cls, origins: list[str]) -> list[str]:
+        if "*" in origins:
+            raise ValueError("name each origin; '*' would let every site use a signed-in browser")
+        return origins
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper_case(cls, level: object) -> object:
+        return level.upper() if isinstance(level, str) else level
+
+    @property
+    def on_sqlite(self) -> bool:
+        """Whether the database is a SQLite file; otherwise it is PostgreSQL."""
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The SQLite file.
+
+        Raises:
+            ValueError: the database is not SQLite.
+        """
+        database = make_url(self.database_url).database
+        if not self.on_sqlite or database is None:
+            raise ValueError(f"{make_url(self.database_url)!r} is not a SQLite file.")
+        return Path(database)
+
+    @property
+    def sqlite_uri(self) -> str:
+        """The SQLite file as SQLite itself takes it, where `#` and `%` in a path have a meaning."""
+        return f"file:{quote(self.sqlite_path.absolute().as_posix(), safe='/:')}"
+
+
+def load_settings(kind: type[Settings]) -> Settings:
+    """Read settings of this kind, or stop the process with a sentence for each wrong value.
+
+    Raises:
+        SystemExit: naming each variable that is wrong, without its value.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)
+        # One wrong value also keeps the defaults that follow from another setting from being worked out.
+        wrong = [item for item in wrong if item["type"] != "default_factory_not_called"]
+        raise SystemExit("\n".join(_sentence(str(item["loc"][0]), item["msg"]) for item in wrong)) from None
+
+
+def _sentence(field: str, message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"APP_{field.upper()} is wrong: {message[:1].lower()}{message[1:]}."
+
+
+def resolve_secret_key(settings: KitSettings) -> str:
+    """The key that signs tokens: `APP_SECRET_KEY`, else the one in the `secret_key` file.
+
+    The file is made once (mode 0600), beside the SQLite file or in `data/`, and shared by all workers.
+
+    Raises:
+        StartRefused: the file holds too short a key or cannot be read or made.
+    """
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value()
+    folder = settings.sqlite_path.parent if settings.on_sqlite else Path("data")
+    path = folder / "secret_key"
+    try:
+        if not path.exists():
+            _make_secret_file(path)
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartRefused(f"The secret key in {path} cannot be read ({error}); set APP_SECRET_KEY.") from error
+    if len(key.encode()) < SECRET_KEY_BYTES:
+        raise StartRefused(
+            f"The secret key in {path} is {len(key.encode())} bytes long; it needs at least {SECRET_KEY_BYTES}."
+        )
+    return key
+
+
+def _make_secret_file(path: Path) -> None:
+    """Write a new key under a private name first, then link it: of many workers the first one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".secret_key.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

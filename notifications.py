@@ -1,0 +1,61 @@
+"""Notifications: what somebody should know, and that they have read it."""
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel
+from sqlalchemy import bindparam, update
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from auth import CurrentUser
+from kit.db import ReadSession, WriteSession
+from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, cached_statement, rows_of
+from kit.models import Id, now
+from kit.routing import Router
+from models import AllNotificationsUpdate, Notification, NotificationPublic, NotificationUpdate
+from settings import API
+
+router = Router(prefix=f"{API}/notifications", tags=["notifications"])
+
+
+class NotificationFilters(Filters):
+    """Which notifications to list."""
+
+    unread: bool = False
+
+    @cached_statement
+    def notifications(self) -> SelectOfScalar[Notification]:
+        """The notifications of `user_id` that pass."""
+        notifications = rows_of(Notification).where(col(Notification.user_id) == bindparam("user_id"))
+        return notifications.where(col(Notification.read_at).is_(None)) if self.unread else notifications
+
+
+class UpdatedCount(BaseModel):
+    """How many rows were changed."""
+
+    updated: int
+
+
+@router.get("", response_model=CursorPageOf[NotificationPublic])
+def list_notifications(
+    cursor: CursorPaging, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
+) -> CursorPage[Notification]:
+    """List what the caller should know, the newest first."""
+    return cursor.of(session, Notification, filters.notifications(), user_id=user.id)
+
+
+@router.patch("/{notification_id}", response_model=NotificationPublic)
+def update_notification(
+    notification_id: Id, data: NotificationUpdate, user: CurrentUser, session: WriteSession
+) -> Notification:
+    """Mark one notification as read, or as unread again."""
+    mine = select(Notification).where(Notification.user_id == user.id)
+    return session.get_one(Notification, notification_id, among=mine).mark(read=data.read)
+
+
+@router.patch("")
+def update_all_notifications(data: AllNotificationsUpdate, user: CurrentUser, session: WriteSession) -> UpdatedCount:
+    """Mark all of the caller's notifications as read."""
+    unread = update(Notification).where(col(Notification.user_id) == user.id, col(Notification.read_at).is_(None))
+    return UpdatedCount(updated=session.exec(unread.values(read_at=now())).rowcount)
