@@ -4,6 +4,7 @@ import gc
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Literal
 
 from fastapi import FastAPI
@@ -139,14 +140,19 @@ async def lifespan(app: Stockroom) -> AsyncGenerator[None]:
     app.state.hashing_slots = passwords.HashingSlots()
     app.state.mailer = Mailer(app.settings)
     await run_in_threadpool(_start, app)
-    if gc.get_freeze_count() == 0:
-        gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
+    _freeze_once()
     gc.set_threshold(20_000)  # not several times in each request, which leaves little behind
     sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them
     try:
         yield
     finally:
         await run_in_threadpool(app.state.database.close)
+
+
+@cache
+def _freeze_once() -> None:
+    # What is there now stays: to look through it for garbage stops everything for a tenth of a second.
+    gc.freeze()
 
 
 def _start(app: Stockroom) -> None:
