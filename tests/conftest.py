@@ -5,15 +5,17 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from httpx2 import Response
 
 from settings import Settings
 
@@ -26,39 +28,11 @@ Settings.model_config["env_file"] = None
 from app import Stockroom, create_app
 from kit import schema
 from kit.db import Database
+from tests.databases import SqliteFile
+from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
+from tests.shared_app import SharedApp
 
-API = "/api/v1"
-PASSWORD = "Correct-horse-1"
-
-
-@dataclass
-class Person:
-    """Somebody signed in; paths are below `/api/v1`."""
-
-    client: TestClient
-    id: int
-    email: str
-    access_token: str
-    refresh_token: str
-
-    def request(self, method: str, path: str, **options: Any) -> Response:
-        headers = {"Authorization": f"Bearer {self.access_token}"} | options.pop("headers", {})
-        return self.client.request(method, API + path, headers=headers, **options)
-
-    def get(self, path: str, **options: Any) -> Response:
-        return self.request("GET", path, **options)
-
-    def post(self, path: str, json: Any = None, **options: Any) -> Response:
-        return self.request("POST", path, json=json, **options)
-
-    def put(self, path: str, json: Any = None, **options: Any) -> Response:
-        return self.request("PUT", path, json=json, **options)
-
-    def patch(self, path: str, json: Any = None, **options: Any) -> Response:
-        return self.request("PATCH", path, json=json, **options)
-
-    def delete(self, path: str, **options: Any) -> Response:
-        return self.request("DELETE", path, **options)
+__all__ = ["API", "PASSWORD", "Person"]
 
 
 @pytest.fixture(scope="session")
@@ -72,21 +46,71 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, template: Path) -> Settings:
+def settings(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Settings:
+    """The settings of an app that is this test's alone, with an empty database: who asks for them gets such an app."""
     path = tmp_path / "app.db"
     shutil.copy(template, path)
+    settings = _settings(f"sqlite:///{path}")
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return settings
+    server: str = request.getfixturevalue("postgres_url")
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return settings.model_copy(update={"database_url": f"{server.rpartition('/')[0]}/{name}"})
+
+
+def _settings(database_url: str) -> Settings:
     return Settings(
-        database_url=f"sqlite:///{path}", environment="development", bcrypt_rounds=4, auth_rate_limit="100000/minute"
+        database_url=database_url, environment="development", bcrypt_rounds=4, auth_rate_limit="100000/minute"
     )
 
 
-@pytest.fixture
-def app(settings: Settings) -> Stockroom:
-    return create_app(settings)
+@pytest.fixture(scope="session")
+def shared_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[SharedApp]:
+    """The app of all tests that do not need one of their own; it starts with the first of them."""
+    path = tmp_path_factory.mktemp("shared") / "app.db"
+    shutil.copy(template, path)
+    with SharedApp(_settings(f"sqlite:///{path}"), SqliteFile(path)) as shared_app:
+        yield shared_app
+
+
+def _shared(request: pytest.FixtureRequest) -> SharedApp | None:
+    """The shared app, unless this test needs one of its own.
+
+    That is so if it asks for `settings`, itself or by a fixture such as an `app` of its module; if its module has
+    `settings` of its own; or if it looks at the log, whose stream an app finds when it starts.
+    """
+    of_module: object = vars(sys.modules[request.function.__module__]).get("settings")
+    own_settings = of_module is not None and not isinstance(of_module, type)  # Hypothesis has a class of that name
+    if own_settings or {"settings", "capsys", "capfd"} & set(request.fixturenames):
+        return None
+    return request.getfixturevalue("shared_app")
 
 
 @pytest.fixture
-def client(app: Stockroom) -> Generator[TestClient]:
+def fresh_app(settings: Settings) -> None:
+    """For a test that would leave traces in the shared app: it gets one of its own, as with `settings`."""
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> Stockroom:
+    """The app: the shared one as if it had just started, or one of the test's own, which `client` starts."""
+    shared = _shared(request)
+    if shared is None:
+        return create_app(request.getfixturevalue("settings"))
+    wanted = [name for name in request.fixturenames if name in ("max", "eva")]
+    admin = [name for name in ("ada",) if name in request.fixturenames]
+    shared.begin([*admin, *wanted, *(name for name in ("lamp",) if name in request.fixturenames)])
+    return shared.app
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest, app: Stockroom) -> Generator[TestClient]:
+    shared = _shared(request)
+    if shared is not None:
+        yield shared.client
+        return
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -94,52 +118,45 @@ def client(app: Stockroom) -> Generator[TestClient]:
 @pytest.fixture
 def sign_in(client: TestClient) -> Callable[..., Person]:
     """Signs somebody in who has an account."""
-
-    def sign_in(email: str, password: str = PASSWORD) -> Person:
-        tokens = client.post(f"{API}/auth/token", data={"username": email, "password": password}).json()
-        person = Person(client, 0, email, tokens["access_token"], tokens["refresh_token"])
-        person.id = person.get("/users/me").json()["id"]
-        return person
-
-    return sign_in
+    return partial(signed_in, client)
 
 
 @pytest.fixture
-def join(client: TestClient, sign_in: Callable[..., Person]) -> Callable[[str], Person]:
+def join(client: TestClient) -> Callable[[str], Person]:
     """Registers somebody by their first name, and signs them in."""
+    return partial(joined, client)
 
-    def join(name: str) -> Person:
-        email = f"{name}@example.com"
-        body = {"email": email, "full_name": name.capitalize(), "password": PASSWORD}
-        assert client.post(f"{API}/auth/register", json=body).status_code == 201
-        return sign_in(email)
 
-    return join
+def _person(request: pytest.FixtureRequest, client: TestClient) -> Person:
+    """Whom a fixture is named after: signed in since the test began, or now."""
+    shared = _shared(request)
+    name = request.fixturename or ""
+    return (shared and shared.person(name)) or joined(client, name)
 
 
 @pytest.fixture
-def ada(join: Callable[[str], Person]) -> Person:
+def ada(request: pytest.FixtureRequest, client: TestClient) -> Person:
     """The admin: the first account."""
-    return join("ada")
+    return _person(request, client)
 
 
 @pytest.fixture
-def max(ada: Person, join: Callable[[str], Person]) -> Person:
+def max(request: pytest.FixtureRequest, ada: Person) -> Person:
     """A member."""
-    return join("max")
+    return _person(request, ada.client)
 
 
 @pytest.fixture
-def eva(ada: Person, join: Callable[[str], Person]) -> Person:
+def eva(request: pytest.FixtureRequest, ada: Person) -> Person:
     """Another member."""
-    return join("eva")
+    return _person(request, ada.client)
 
 
 @pytest.fixture
-def lamp(ada: Person) -> dict[str, Any]:
+def lamp(request: pytest.FixtureRequest, ada: Person) -> dict[str, Any]:
     """An item: ten lamps."""
-    body = {"name": "Lamp", "price_cents": 1200, "quantity": 10, "reorder_level": 2, "tags": ["light"]}
-    return ada.post("/items", body).json()
+    shared = _shared(request)
+    return (shared and shared.lamp()) or ada.post("/items", LAMP).json()
 
 
 @pytest.fixture(scope="session")

@@ -396,7 +396,7 @@ def waits() -> None:
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
+def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
     """The app while as many requests are under way as may be."""
     app.include_router(probes)
     monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 3)
@@ -435,6 +435,7 @@ def test_a_request_that_fails_makes_room_for_the_next(
     assert ada.get("/users/me").status_code == 200
 
 
+@pytest.mark.usefixtures("fresh_app")
 def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
     with serving(app) as client:
@@ -446,6 +447,7 @@ def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeyp
         until(lambda: client.get("/ready").status_code == 200)
 
 
+@pytest.mark.usefixtures("fresh_app")
 def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(
     app: Stockroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
 from httpx2 import Response
 from sqlmodel import col, func, select, update
@@ -15,29 +13,10 @@ from sqlmodel import col, func, select, update
 from app import Stockroom
 from kit.db import ending
 from models import IdempotencyKey, Order, now
-from settings import Settings
 from tests.conftest import API, Person
+from tests.databases import on_both_databases
 
 Row = dict[str, Any]
-
-# For a test that must pass on both databases, in a module that has the fixture below.
-ON_BOTH_DATABASES = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
-
-
-def settings_on(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """The settings of a test for the database that it is parametrised with: SQLite, or an empty one on PostgreSQL."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        return settings
-    server: str = request.getfixturevalue("postgres_url")
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return settings.model_copy(update={"database_url": f"{server.rpartition('/')[0]}/{name}"})
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    return settings_on(request, settings)
 
 
 @pytest.fixture
@@ -569,7 +548,7 @@ def test_who_ordered_can_be_deactivated_but_not_deleted(ada: Person, max: Person
     assert ada.get(f"/orders/{order['id']}").json()["user_id"] == max.id
 
 
-@ON_BOTH_DATABASES
+@on_both_databases
 def test_the_life_of_an_order_is_the_same_on_both_databases(
     app: Stockroom, ada: Person, max: Person, eva: Person, lamp: Row, desk: Row
 ) -> None:
