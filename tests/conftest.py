@@ -1,19 +1,13 @@
 """What every test starts from: a fresh database on a real SQLite file, the app on it, and people who are signed in."""
 
 import os
-import pwd
 import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
@@ -28,36 +22,72 @@ Settings.model_config["env_file"] = None
 from app import Stockroom, create_app
 from kit import schema
 from kit.db import Database
-from tests.databases import SqliteFile
+from tests.databases import PostgresDatabase, SqliteFile
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
+from tests.postgres import Postgres, running_postgres
 from tests.shared_app import SharedApp
 
 __all__ = ["API", "PASSWORD", "Person"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="what the tests run on that do not name a database themselves (default: %(default)s)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--database") == "sqlite":
+        return
+    for item in items:
+        if mark := item.get_closest_marker("sqlite_only"):
+            item.add_marker(pytest.mark.skip(f"It needs SQLite: {mark.args[0]}."))
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database to copy: faster than migrating for every test."""
+    """A migrated, empty SQLite file to copy: faster than migrating for every test."""
     path = tmp_path_factory.mktemp("template") / "app.db"
-    database = Database(Settings(database_url=f"sqlite:///{path}"))
-    schema.upgrade(database)
-    database.close()
+    _migrate(f"sqlite:///{path}")
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """A PostgreSQL server of our own for as long as the tests run."""
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    """The name of a migrated, empty database on that server."""
+    url = postgres.create()
+    _migrate(url)
+    return url.rpartition("/")[2]
+
+
+def _migrate(url: str) -> None:
+    database = Database(Settings(database_url=url))
+    schema.upgrade(database)
+    database.close()
+
+
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Settings:
+def settings(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Generator[Settings]:
     """The settings of an app that is this test's alone, with an empty database: who asks for them gets such an app."""
-    path = tmp_path / "app.db"
-    shutil.copy(template, path)
-    settings = _settings(f"sqlite:///{path}")
-    if getattr(request, "param", "sqlite") == "sqlite":
-        return settings
-    server: str = request.getfixturevalue("postgres_url")
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return settings.model_copy(update={"database_url": f"{server.rpartition('/')[0]}/{name}"})
+    if getattr(request, "param", request.config.getoption("--database")) == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.create(request.getfixturevalue("postgres_template"))
+        yield _settings(url)
+        postgres.drop(url)
+    else:
+        path = tmp_path / "app.db"
+        shutil.copy(template, path)
+        yield _settings(f"sqlite:///{path}")
 
 
 def _settings(database_url: str) -> Settings:
@@ -67,11 +97,17 @@ def _settings(database_url: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def shared_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[SharedApp]:
+def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[SharedApp]:
     """The app of all tests that do not need one of their own; it starts with the first of them."""
-    path = tmp_path_factory.mktemp("shared") / "app.db"
-    shutil.copy(template, path)
-    with SharedApp(_settings(f"sqlite:///{path}"), SqliteFile(path)) as shared_app:
+    if request.config.getoption("--database") == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.create(request.getfixturevalue("postgres_template"))
+        database = PostgresDatabase(url)
+    else:
+        path = tmp_path_factory.mktemp("shared") / "app.db"
+        shutil.copy(request.getfixturevalue("template"), path)
+        url, database = f"sqlite:///{path}", SqliteFile(path)
+    with SharedApp(_settings(url), database) as shared_app:
         yield shared_app
 
 
@@ -157,34 +193,3 @@ def lamp(request: pytest.FixtureRequest, ada: Person) -> dict[str, Any]:
     """An item: ten lamps."""
     shared = _shared(request)
     return (shared and shared.lamp()) or ada.post("/items", LAMP).json()
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Generator[str]:
-    """The URL of a PostgreSQL server of our own, on a free port of this machine, for as long as the tests run."""
-    debian = (str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))  # which are not on its PATH
-    path = os.pathsep.join([os.environ["PATH"], *debian])
-    initdb, pg_ctl = shutil.which("initdb", path=path), shutil.which("pg_ctl", path=path)
-    if initdb is None or pg_ctl is None:
-        pytest.fail("These tests start a PostgreSQL server; install one, so that initdb and pg_ctl can be found.")
-    nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # it refuses to run as root
-    user, group = (nobody.pw_uid, nobody.pw_gid) if nobody else (None, None)
-
-    def run(*command: str) -> None:
-        done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
-            command, cwd=folder, user=user, group=group, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            pytest.fail(f"PostgreSQL does not start: {done.stdout}{done.stderr}")
-
-    with tempfile.TemporaryDirectory(prefix="stockroom-") as folder, socket.socket() as free:
-        if user is not None and group is not None:
-            os.chown(folder, user, group)
-        run(initdb, "--pgdata=data", "--username=stockroom", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        free.close()
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        run(pg_ctl, "start", "--wait", "--pgdata=data", "--log=log", f"--options={options}")
-        yield f"postgresql://stockroom@127.0.0.1:{port}/postgres"
-        run(pg_ctl, "stop", "--pgdata=data", "--mode=immediate")

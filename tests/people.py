@@ -1,10 +1,14 @@
 """People who are signed in, and what they ask."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi.testclient import TestClient
 from httpx2 import Response
+
+Row = dict[str, Any]
 
 API = "/api/v1"
 PASSWORD = "Correct-horse-1"
@@ -55,3 +59,31 @@ def joined(client: TestClient, name: str) -> Person:
     body = {"email": email, "full_name": name.capitalize(), "password": PASSWORD}
     assert client.post(f"{API}/auth/register", json=body).status_code == 201
     return signed_in(client, email)
+
+
+def order_for(*wanted: tuple[Row, int], **fields: Any) -> Row:
+    """The body of an order for so many of each item."""
+    return {"lines": [{"item_id": item["id"], "quantity": quantity} for item, quantity in wanted]} | fields
+
+
+def place(person: Person, *wanted: tuple[Row, int]) -> Row:
+    """An order that somebody placed."""
+    answer = person.post("/orders", order_for(*wanted))
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def with_key(key: str | bytes) -> dict[str, Any]:
+    return {"headers": {"Idempotency-Key": key}}
+
+
+def at_once(calls: int, call: Callable[[int], Response]) -> list[Response]:
+    """The answers to so many calls that are made at the same moment."""
+    with ThreadPoolExecutor(calls) as pool:
+        return list(pool.map(call, range(calls)))
+
+
+def without_request_id(answer: Response) -> Row:
+    body = answer.json()
+    assert body.pop("request_id") == answer.headers["X-Request-ID"]
+    return body

@@ -14,7 +14,7 @@ from models import AuditEntry, LoginSession, User
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 from tests.databases import on_both_databases
-from tests.test_orders import at_once, order_for, place, with_key
+from tests.people import at_once, order_for, place, with_key
 
 Row = dict[str, Any]
 

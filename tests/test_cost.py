@@ -25,7 +25,7 @@ from sqlalchemy import event
 from app import Stockroom
 from kit.db import Database
 from tests.conftest import PASSWORD, Person
-from tests.test_access import PLACE_ORDER, ROUTES, Route, let_reset
+from tests.routes import PLACE_ORDER, ROUTES, Route, let_reset
 
 TABLE = """
 route                                                hops statements

@@ -15,7 +15,7 @@ from kit.db import ending
 from models import Notification, Order, now
 from tests.conftest import PASSWORD, Person
 from tests.databases import on_both_databases
-from tests.test_orders import at_once, order_for, place, without_request_id
+from tests.people import at_once, order_for, place, without_request_id
 
 Row = dict[str, Any]
 

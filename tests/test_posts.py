@@ -12,7 +12,7 @@ from app import Stockroom
 from models import Comment
 from tests.conftest import API, Person
 from tests.databases import on_both_databases
-from tests.test_orders import without_request_id
+from tests.people import without_request_id
 
 Row = dict[str, Any]
 
