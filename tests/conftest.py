@@ -1,19 +1,15 @@
 """What every test starts from: a fresh database on a real SQLite file, the app on it, and people who are signed in."""
 
 import os
-import pwd
 import shutil
-import socket
-import subprocess
-import tempfile
+import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx2 import Response
 
 from settings import Settings
 
@@ -26,67 +22,131 @@ Settings.model_config["env_file"] = None
 from app import Stockroom, create_app
 from kit import schema
 from kit.db import Database
+from tests.databases import PostgresDatabase, SqliteFile
+from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
+from tests.postgres import Postgres, running_postgres
+from tests.shared_app import SharedApp
 
-API = "/api/v1"
-PASSWORD = "Correct-horse-1"
+__all__ = ["API", "PASSWORD", "Person"]
 
 
-@dataclass
-class Person:
-    """Somebody signed in; paths are below `/api/v1`."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="what the tests run on that do not name a database themselves (default: %(default)s)",
+    )
 
-    client: TestClient
-    id: int
-    email: str
-    access_token: str
-    refresh_token: str
 
-    def request(self, method: str, path: str, **options: Any) -> Response:
-        headers = {"Authorization": f"Bearer {self.access_token}"} | options.pop("headers", {})
-        return self.client.request(method, API + path, headers=headers, **options)
-
-    def get(self, path: str, **options: Any) -> Response:
-        return self.request("GET", path, **options)
-
-    def post(self, path: str, json: Any = None, **options: Any) -> Response:
-        return self.request("POST", path, json=json, **options)
-
-    def put(self, path: str, json: Any = None, **options: Any) -> Response:
-        return self.request("PUT", path, json=json, **options)
-
-    def patch(self, path: str, json: Any = None, **options: Any) -> Response:
-        return self.request("PATCH", path, json=json, **options)
-
-    def delete(self, path: str, **options: Any) -> Response:
-        return self.request("DELETE", path, **options)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--database") == "sqlite":
+        return
+    for item in items:
+        if mark := item.get_closest_marker("sqlite_only"):
+            item.add_marker(pytest.mark.skip(f"It needs SQLite: {mark.args[0]}."))
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database to copy: faster than migrating for every test."""
+    """A migrated, empty SQLite file to copy: faster than migrating for every test."""
     path = tmp_path_factory.mktemp("template") / "app.db"
-    database = Database(Settings(database_url=f"sqlite:///{path}"))
-    schema.upgrade(database)
-    database.close()
+    _migrate(f"sqlite:///{path}")
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """A PostgreSQL server of our own for as long as the tests run."""
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    """The name of a migrated, empty database on that server."""
+    url = postgres.create()
+    _migrate(url)
+    return url.rpartition("/")[2]
+
+
+def _migrate(url: str) -> None:
+    database = Database(Settings(database_url=url))
+    schema.upgrade(database)
+    database.close()
+
+
 @pytest.fixture
-def settings(tmp_path: Path, template: Path) -> Settings:
-    path = tmp_path / "app.db"
-    shutil.copy(template, path)
+def settings(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Generator[Settings]:
+    """The settings of an app that is this test's alone, with an empty database: who asks for them gets such an app."""
+    if getattr(request, "param", request.config.getoption("--database")) == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.create(request.getfixturevalue("postgres_template"))
+        yield _settings(url)
+        postgres.drop(url)
+    else:
+        path = tmp_path / "app.db"
+        shutil.copy(template, path)
+        yield _settings(f"sqlite:///{path}")
+
+
+def _settings(database_url: str) -> Settings:
     return Settings(
-        database_url=f"sqlite:///{path}", environment="development", bcrypt_rounds=4, auth_rate_limit="100000/minute"
+        database_url=database_url, environment="development", bcrypt_rounds=4, auth_rate_limit="100000/minute"
     )
 
 
-@pytest.fixture
-def app(settings: Settings) -> Stockroom:
-    return create_app(settings)
+@pytest.fixture(scope="session")
+def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[SharedApp]:
+    """The app of all tests that do not need one of their own; it starts with the first of them."""
+    if request.config.getoption("--database") == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.create(request.getfixturevalue("postgres_template"))
+        database = PostgresDatabase(url)
+    else:
+        path = tmp_path_factory.mktemp("shared") / "app.db"
+        shutil.copy(request.getfixturevalue("template"), path)
+        url, database = f"sqlite:///{path}", SqliteFile(path)
+    with SharedApp(_settings(url), database) as shared_app:
+        yield shared_app
+
+
+def _shared(request: pytest.FixtureRequest) -> SharedApp | None:
+    """The shared app, unless this test needs one of its own.
+
+    That is so if it asks for `settings`, itself or by a fixture such as an `app` of its module; if its module has
+    `settings` of its own; or if it looks at the log, whose stream an app finds when it starts.
+    """
+    of_module: object = vars(sys.modules[request.function.__module__]).get("settings")
+    own_settings = of_module is not None and not isinstance(of_module, type)  # Hypothesis has a class of that name
+    if own_settings or {"settings", "capsys", "capfd"} & set(request.fixturenames):
+        return None
+    return request.getfixturevalue("shared_app")
 
 
 @pytest.fixture
-def client(app: Stockroom) -> Generator[TestClient]:
+def fresh_app(settings: Settings) -> None:
+    """For a test that would leave traces in the shared app: it gets one of its own, as with `settings`."""
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> Stockroom:
+    """The app: the shared one as if it had just started, or one of the test's own, which `client` starts."""
+    shared = _shared(request)
+    if shared is None:
+        return create_app(request.getfixturevalue("settings"))
+    wanted = [name for name in request.fixturenames if name in ("max", "eva")]
+    admin = [name for name in ("ada",) if name in request.fixturenames]
+    shared.begin([*admin, *wanted, *(name for name in ("lamp",) if name in request.fixturenames)])
+    return shared.app
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest, app: Stockroom) -> Generator[TestClient]:
+    shared = _shared(request)
+    if shared is not None:
+        yield shared.client
+        return
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -94,80 +154,42 @@ def client(app: Stockroom) -> Generator[TestClient]:
 @pytest.fixture
 def sign_in(client: TestClient) -> Callable[..., Person]:
     """Signs somebody in who has an account."""
-
-    def sign_in(email: str, password: str = PASSWORD) -> Person:
-        tokens = client.post(f"{API}/auth/token", data={"username": email, "password": password}).json()
-        person = Person(client, 0, email, tokens["access_token"], tokens["refresh_token"])
-        person.id = person.get("/users/me").json()["id"]
-        return person
-
-    return sign_in
+    return partial(signed_in, client)
 
 
 @pytest.fixture
-def join(client: TestClient, sign_in: Callable[..., Person]) -> Callable[[str], Person]:
+def join(client: TestClient) -> Callable[[str], Person]:
     """Registers somebody by their first name, and signs them in."""
+    return partial(joined, client)
 
-    def join(name: str) -> Person:
-        email = f"{name}@example.com"
-        body = {"email": email, "full_name": name.capitalize(), "password": PASSWORD}
-        assert client.post(f"{API}/auth/register", json=body).status_code == 201
-        return sign_in(email)
 
-    return join
+def _person(request: pytest.FixtureRequest, client: TestClient) -> Person:
+    """Whom a fixture is named after: signed in since the test began, or now."""
+    shared = _shared(request)
+    name = request.fixturename or ""
+    return (shared and shared.person(name)) or joined(client, name)
 
 
 @pytest.fixture
-def ada(join: Callable[[str], Person]) -> Person:
+def ada(request: pytest.FixtureRequest, client: TestClient) -> Person:
     """The admin: the first account."""
-    return join("ada")
+    return _person(request, client)
 
 
 @pytest.fixture
-def max(ada: Person, join: Callable[[str], Person]) -> Person:
+def max(request: pytest.FixtureRequest, ada: Person) -> Person:
     """A member."""
-    return join("max")
+    return _person(request, ada.client)
 
 
 @pytest.fixture
-def eva(ada: Person, join: Callable[[str], Person]) -> Person:
+def eva(request: pytest.FixtureRequest, ada: Person) -> Person:
     """Another member."""
-    return join("eva")
+    return _person(request, ada.client)
 
 
 @pytest.fixture
-def lamp(ada: Person) -> dict[str, Any]:
+def lamp(request: pytest.FixtureRequest, ada: Person) -> dict[str, Any]:
     """An item: ten lamps."""
-    body = {"name": "Lamp", "price_cents": 1200, "quantity": 10, "reorder_level": 2, "tags": ["light"]}
-    return ada.post("/items", body).json()
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Generator[str]:
-    """The URL of a PostgreSQL server of our own, on a free port of this machine, for as long as the tests run."""
-    debian = (str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))  # which are not on its PATH
-    path = os.pathsep.join([os.environ["PATH"], *debian])
-    initdb, pg_ctl = shutil.which("initdb", path=path), shutil.which("pg_ctl", path=path)
-    if initdb is None or pg_ctl is None:
-        pytest.fail("These tests start a PostgreSQL server; install one, so that initdb and pg_ctl can be found.")
-    nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # it refuses to run as root
-    user, group = (nobody.pw_uid, nobody.pw_gid) if nobody else (None, None)
-
-    def run(*command: str) -> None:
-        done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
-            command, cwd=folder, user=user, group=group, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            pytest.fail(f"PostgreSQL does not start: {done.stdout}{done.stderr}")
-
-    with tempfile.TemporaryDirectory(prefix="stockroom-") as folder, socket.socket() as free:
-        if user is not None and group is not None:
-            os.chown(folder, user, group)
-        run(initdb, "--pgdata=data", "--username=stockroom", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        free.close()
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        run(pg_ctl, "start", "--wait", "--pgdata=data", "--log=log", f"--options={options}")
-        yield f"postgresql://stockroom@127.0.0.1:{port}/postgres"
-        run(pg_ctl, "stop", "--pgdata=data", "--mode=immediate")
+    shared = _shared(request)
+    return (shared and shared.lamp()) or ada.post("/items", LAMP).json()

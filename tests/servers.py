@@ -1,57 +1,118 @@
-"""Servers that the tests of faults treat badly: each in a process group of its own, which a test can end at once."""
+"""Servers that the tests start: each in a process group of its own, which a test can end at once."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from time import monotonic
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import httpx2
+import uvicorn
 from httpx2 import Client, Response
+from starlette.types import ASGIApp
 
 from kit.sqlite import SQLITE
-from tests.conftest import API, PASSWORD
-from tests.test_load import PATIENCE, ROOT, Server
+from tests.people import API, PASSWORD
 
+ROOT = Path(__file__).parent.parent
+PATIENCE = 60  # in seconds: generous, for machines that have other things to do, too
+FAULTS = ["database is locked", "QueuePool", "DATABASE_BUSY", "Traceback", "Unhandled"]
 MANY = 1_000_000_000  # more stock than any test can order
-CALM = {"APP_BCRYPT_ROUNDS": "4", "APP_AUTH_RATE_LIMIT": "100000/minute"}
+CALM = {"APP_BCRYPT_ROUNDS": "4", "APP_AUTH_RATE_LIMIT": "100000/minute", "APP_REGISTRATION_OPEN": "true"}
 
 
-class RoughServer(Server):
-    """A server that may be killed, and started again on the same database and port."""
+def free_port() -> int:
+    """A port on which nobody listens.
+
+    It is chosen at random, and below those that the system gives away by itself: else another process or a connection
+    might get it before the server of the test does.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
+        with socket.socket() as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for something that is about to happen."""
+    deadline = monotonic() + seconds
+    while not is_so():
+        assert monotonic() < deadline, f"It did not happen within {seconds} seconds."
+        sleep(0.01)
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Generator[Client]:
+    """The app on a real uvicorn, in a thread of its own; what is not done two seconds after the end is dropped."""
+    config = uvicorn.Config(app, port=free_port(), log_config=None, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        with Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Program:
+    """A server that a command starts on a port."""
 
     process: subprocess.Popen[bytes]
 
     def __init__(
-        self, folder: Path, workers: int = 1, wrapped_in: Sequence[str] = (), settings: dict[str, str] | None = None
+        self,
+        command: Sequence[str],
+        port: int,
+        log_path: Path,
+        folder: Path = ROOT,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(folder, workers, CALM | (settings or {}))
+        self.command = command
+        self.port = port
+        self.log_path = log_path
         self.folder = folder
-        self.wrapped_in = wrapped_in
-        self.database_path = folder / "app.db"
+        self.variables = variables or {}
 
     def launch(self) -> None:
         """Start the process without waiting for it."""
-        options = ["--port", str(self.port), "--workers", str(self.workers)]
         with self.log_path.open("w") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - this very Python, with options from here
-                [*self.wrapped_in, sys.executable, "-m", "uvicorn", "app:app", *options],
-                cwd=ROOT,
-                env=os.environ | self.settings,
+            self.process = subprocess.Popen(  # noqa: S603 - a command from here
+                self.command,
+                cwd=self.folder,
+                env=os.environ | self.variables,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
 
     def start(self) -> None:
-        """Start the process, and wait until it answers."""
+        """Start the process, and wait until it serves."""
         self.launch()
-        self._wait_until_all_workers_answer(self.process)
+        deadline = monotonic() + PATIENCE
+        while not self.is_serving():
+            assert self.process.poll() is None, self.log
+            assert monotonic() < deadline, self.log
+            sleep(0.02)
+
+    def is_serving(self) -> bool:
+        """Whether somebody listens on the port."""
+        with socket.socket() as attempt:
+            return attempt.connect_ex(("127.0.0.1", self.port)) == 0
 
     @contextmanager
     def running(self) -> Generator[None]:
@@ -60,7 +121,12 @@ class RoughServer(Server):
             self.start()
             yield
         finally:
-            self.kill()
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask the process to end, and wait for it."""
+        self.process.terminate()
+        self.wait()
 
     def kill(self) -> None:
         """End the whole process group at once, as a power cut would."""
@@ -73,6 +139,42 @@ class RoughServer(Server):
         since = monotonic()
         self.process.wait(PATIENCE)
         return monotonic() - since
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+
+class Server(Program):
+    """`uvicorn app:app` in processes of its own, on the database in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        workers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        wrapped_in: Sequence[str] = (),
+    ) -> None:
+        port = free_port()
+        options = ["--port", str(port), "--workers", str(workers)]
+        self.workers = workers
+        self.url = f"http://127.0.0.1:{port}"
+        self.database_path = folder / "app.db"
+        super().__init__(
+            [*wrapped_in, sys.executable, "-m", "uvicorn", "app:app", *options],
+            port,
+            folder / "log",
+            variables=CALM | {"APP_DATABASE_URL": f"sqlite:///{folder}/app.db"} | dict(settings or {}),
+        )
+
+    def is_serving(self) -> bool:
+        """Whether all workers answer."""
+        return self.log.count("Application startup complete") >= self.workers and super().is_serving()
+
+    @property
+    def faults(self) -> list[str]:
+        """What the log has of the faults that load brings out."""
+        return [fault for fault in FAULTS if fault in self.log]
 
     def connect(self, bearer: str = "") -> Client:
         """A client with this value of `Authorization`."""
@@ -101,6 +203,14 @@ class RoughServer(Server):
         """What the file of the database has, read by another program than the server."""
         with closing(SQLITE.connect(self.database_path)) as connection:
             return connection.execute(statement).fetchall()
+
+
+class RoughServer(Server):
+    """A server that is killed at the end, if it still runs: the test may have left it in any state."""
+
+    def stop(self) -> None:
+        """End it at once."""
+        self.kill()
 
 
 def add_items(ada: Client, names: Sequence[str] = ("Lamp", "Chair")) -> list[int]:

@@ -13,14 +13,10 @@ from app import Stockroom, create_app
 from models import AuditEntry, LoginSession, User
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
-from tests.test_orders import ON_BOTH_DATABASES, at_once, order_for, place, settings_on, with_key
+from tests.databases import on_both_databases
+from tests.people import at_once, order_for, place, with_key
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    return settings_on(request, settings)
 
 
 @pytest.fixture
@@ -435,7 +431,7 @@ def test_nobody_writes_the_audit_by_hand(method: str, ada: Person) -> None:
     assert ada.request(method, "/audit").status_code == 405
 
 
-@ON_BOTH_DATABASES
+@on_both_databases
 def test_the_audit_is_the_same_on_both_databases(ada: Person, max: Person, lamp: Row, written: Written) -> None:
     max.post("/posts", {"title": "News", "content": "…"})
     max.post("/posts/1/comments", {"content": "Good"})

@@ -12,7 +12,7 @@ news: write the new number down, so that it stays.
 A route that shows one row needs 1 hop and 2 statements: who is calling, and the row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy import event
 from app import Stockroom
 from kit.db import Database
 from tests.conftest import PASSWORD, Person
-from tests.test_access import PLACE_ORDER, ROUTES, Route, let_reset
+from tests.routes import PLACE_ORDER, ROUTES, Route, let_reset
 
 TABLE = """
 route                                                hops statements
@@ -102,7 +102,7 @@ class Meter:
 
 
 @pytest.fixture
-def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Meter:
+def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Generator[Meter]:
     """Counts what the app does from here on."""
     meter = Meter(app.state.database)
     run_in_thread = AsyncIOBackend.run_sync_in_worker_thread
@@ -114,11 +114,12 @@ def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Meter
     # Everything that hops goes through here: anyio.to_thread, and Starlette and FastAPI, which build on it.
     monkeypatch.setattr(AsyncIOBackend, "run_sync_in_worker_thread", counted)
 
-    @event.listens_for(app.state.database.engine, "before_cursor_execute")
     def count_statement(*_: object) -> None:
         meter.statements += 1
 
-    return meter
+    event.listen(app.state.database.engine, "before_cursor_execute", count_statement)
+    yield meter
+    event.remove(app.state.database.engine, "before_cursor_execute", count_statement)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)

@@ -5,11 +5,8 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +18,8 @@ from typer.main import get_group
 import manage
 from app import Stockroom
 from settings import Settings
+from tests.servers import ROOT, Program, free_port
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 SETTINGS = [f"APP_{name.upper()}" for name in Settings.model_fields]
@@ -61,30 +58,11 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @contextmanager
 def server(folder: Path) -> Generator[str]:
     """The app in `folder`, started as the README says but on a port that is free; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["uv", "run", "fastapi", "dev", "app.py", "--port", str(port)]
-    process = subprocess.Popen(  # noqa: S603 - the README's own command
-        command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        await_answer(f"http://localhost:{port}/ready", process)
+    with Program(command, port, folder.with_suffix(".log"), folder).running():
+        assert httpx2.get(f"http://localhost:{port}/ready", timeout=30).status_code == 200
         yield f"http://localhost:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=20)
-
-
-def await_answer(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        try:
-            assert httpx2.get(address).status_code == 200
-            return
-        except httpx2.TransportError:
-            assert process.poll() is None, process.communicate()[0].decode()
-            time.sleep(0.1)
-    pytest.fail(f"{address} did not answer within 30 seconds.")
 
 
 def run(script: str, folder: Path) -> str:

@@ -19,17 +19,26 @@ from random import uniform
 from time import monotonic, sleep
 from typing import Any, Self
 
-import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Client, Response, TransportError
 from jwt import api_jwt
-from sqlalchemy.engine import make_url
 
 import models
 from tests.conftest import API, PASSWORD, Person
-from tests.servers import MANY, RoughServer, add_items, bearer_of, code, half_sent, lines, write_lock_held
-from tests.test_load import PATIENCE, ROOT
+from tests.postgres import Postgres, running_postgres
+from tests.servers import (
+    MANY,
+    PATIENCE,
+    ROOT,
+    RoughServer,
+    add_items,
+    bearer_of,
+    code,
+    half_sent,
+    lines,
+    write_lock_held,
+)
 
 Record = Callable[[str, object], None]
 
@@ -162,9 +171,10 @@ def test_what_is_under_way_is_finished_before_the_end(tmp_path: Path, record_pro
 def test_a_client_that_never_sends_the_rest_does_not_keep_the_process_alive(
     tmp_path: Path, record_property: Record
 ) -> None:
-    servers = [RoughServer(tmp_path / str(workers), workers) for workers in (1, 2)]
-    for server in servers:
-        server.folder.mkdir()
+    folders = [tmp_path / "1", tmp_path / "2"]
+    for folder in folders:
+        folder.mkdir()
+    servers = [RoughServer(folder, int(folder.name)) for folder in folders]
     with servers[0].running(), servers[1].running():
         connections = [server.open_socket() for server in servers]
         for connection in connections:
@@ -522,51 +532,24 @@ def test_an_order_is_not_repeated_whatever_the_clock_says(
 # PostgreSQL
 
 
-class Postgres:
-    """The server of the tests, which this one stops and starts."""
-
-    def __init__(self, url: str) -> None:
-        self.url = make_url(url).set(drivername="postgresql")
-        with self.connect() as connection:
-            row = connection.execute("SHOW data_directory").fetchone()
-        self.folder = str(row[0]) if row else ""
-        debian = (str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))
-        self.pg_ctl = shutil.which("pg_ctl", path=os.pathsep.join([os.environ["PATH"], *debian])) or "pg_ctl"
-
-    def connect(self) -> psycopg.Connection:
-        return psycopg.connect(self.url.render_as_string(), autocommit=True)
-
-    def create(self, name: str) -> str:
-        """The URL of a new database."""
-        with self.connect() as connection:
-            connection.execute(f'CREATE DATABASE "{name}"'.encode())
-        return self.url.set(database=name).render_as_string()
-
-    def stop(self) -> None:
-        """As in a crash: nothing is finished or written out."""
-        self._control("stop", "--mode=immediate")
-
-    def start(self) -> None:
-        options = f"-p {self.url.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        self._control("start", "--wait", f"--log={self.folder}/log", f"--options={options}")
-
-    def _control(self, *words: str) -> None:
-        owner = Path(self.folder).stat().st_uid if os.geteuid() == 0 else None
-        command = [self.pg_ctl, *words, f"--pgdata={self.folder}"]
-        subprocess.run(command, user=owner, cwd=self.folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+@pytest.fixture
+def crashing_postgres() -> Generator[Postgres]:
+    """One that no other test uses."""
+    with running_postgres() as postgres:
+        yield postgres
 
 
 @pytest.mark.slow
 def test_a_postgres_server_may_crash_and_come_back_under_the_app(
-    tmp_path: Path, postgres_url: str, record_property: Record
+    tmp_path: Path, crashing_postgres: Postgres, record_property: Record
 ) -> None:
-    postgres = Postgres(postgres_url)
-    server = RoughServer(tmp_path, settings={"APP_DATABASE_URL": postgres.create("crash")})
+    postgres = crashing_postgres
+    server = RoughServer(tmp_path, settings={"APP_DATABASE_URL": postgres.create()})
     with server.running(), server.as_ada() as ada:
         bearer, item_ids = bearer_of(ada), add_items(ada)
         with many_ordering(server, bearer, lines(item_ids)) as orders:
             wait_for(orders, 20)
-            postgres.stop()
+            postgres.crash()
             try:
                 refused = [ada.post("/orders", json=lines(item_ids)) for _ in range(10)]
                 statuses = [server.status("/ready"), server.status("/health"), ada.get("/items").status_code]

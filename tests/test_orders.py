@@ -1,43 +1,20 @@
 """Orders: what may be ordered, what happens to the stock, who sees them, and answers that are given once."""
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
-from httpx2 import Response
 from sqlmodel import col, func, select, update
 
 from app import Stockroom
 from kit.db import ending
 from models import IdempotencyKey, Order, now
-from settings import Settings
 from tests.conftest import API, Person
+from tests.databases import on_both_databases
+from tests.people import at_once, order_for, place, with_key, without_request_id
 
 Row = dict[str, Any]
-
-# For a test that must pass on both databases, in a module that has the fixture below.
-ON_BOTH_DATABASES = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
-
-
-def settings_on(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """The settings of a test for the database that it is parametrised with: SQLite, or an empty one on PostgreSQL."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        return settings
-    server: str = request.getfixturevalue("postgres_url")
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return settings.model_copy(update={"database_url": f"{server.rpartition('/')[0]}/{name}"})
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    return settings_on(request, settings)
 
 
 @pytest.fixture
@@ -46,36 +23,8 @@ def desk(ada: Person) -> Row:
     return ada.post("/items", {"name": "Desk", "price_cents": 34_900, "quantity": 3}).json()
 
 
-def order_for(*wanted: tuple[Row, int], **fields: Any) -> Row:
-    """The body of an order for so many of each item."""
-    return {"lines": [{"item_id": item["id"], "quantity": quantity} for item, quantity in wanted]} | fields
-
-
-def place(person: Person, *wanted: tuple[Row, int]) -> Row:
-    """An order that somebody placed."""
-    answer = person.post("/orders", order_for(*wanted))
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
 def stock_of(person: Person, item: Row) -> int:
     return person.get(f"/items/{item['id']}").json()["quantity"]
-
-
-def with_key(key: str | bytes) -> dict[str, Any]:
-    return {"headers": {"Idempotency-Key": key}}
-
-
-def at_once(calls: int, call: Callable[[int], Response]) -> list[Response]:
-    """The answers to so many calls that are made at the same moment."""
-    with ThreadPoolExecutor(calls) as pool:
-        return list(pool.map(call, range(calls)))
-
-
-def without_request_id(answer: Response) -> Row:
-    body = answer.json()
-    assert body.pop("request_id") == answer.headers["X-Request-ID"]
-    return body
 
 
 # Placing an order
@@ -569,7 +518,7 @@ def test_who_ordered_can_be_deactivated_but_not_deleted(ada: Person, max: Person
     assert ada.get(f"/orders/{order['id']}").json()["user_id"] == max.id
 
 
-@ON_BOTH_DATABASES
+@on_both_databases
 def test_the_life_of_an_order_is_the_same_on_both_databases(
     app: Stockroom, ada: Person, max: Person, eva: Person, lamp: Row, desk: Row
 ) -> None:

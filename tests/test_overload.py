@@ -12,8 +12,7 @@ import pytest
 from httpx2 import Client
 
 from kit.middleware import MOST_UNDER_WAY, open_many_files
-from tests.servers import RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
-from tests.test_load import PATIENCE
+from tests.servers import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
 
 Record = Callable[[str, object], None]
 

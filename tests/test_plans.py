@@ -1,6 +1,6 @@
 """How the database finds the rows of a list: by an index, in the order that is asked for, at the same cost anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -58,11 +58,10 @@ def ids(app: Stockroom, ada: Person, max: Person, lamp: dict[str, Any]) -> dict[
 
 
 @pytest.fixture
-def plan(app: Stockroom) -> Plans:
+def plan(app: Stockroom) -> Generator[Plans]:
     """What SQLite says of the statement that reads a page: the one with a LIMIT that a request sends."""
     sent: list[tuple[str, Any]] = []
 
-    @event.listens_for(app.state.database.engine, "before_cursor_execute")
     def note(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         sent.append((statement, parameters))
 
@@ -74,7 +73,9 @@ def plan(app: Stockroom) -> Plans:
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             return [row.detail for row in rows]
 
-    return plan
+    event.listen(app.state.database.engine, "before_cursor_execute", note)
+    yield plan
+    event.remove(app.state.database.engine, "before_cursor_execute", note)
 
 
 def reader(path: str, ada: Person, max: Person) -> Person:

@@ -10,16 +10,11 @@ from sqlmodel import col, func, select
 
 from app import Stockroom
 from models import Comment
-from settings import Settings
 from tests.conftest import API, Person
-from tests.test_orders import ON_BOTH_DATABASES, settings_on, without_request_id
+from tests.databases import on_both_databases
+from tests.people import without_request_id
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    return settings_on(request, settings)
 
 
 @pytest.fixture
@@ -519,7 +514,7 @@ def test_a_cursor_of_another_list_or_a_changed_one_is_refused(max: Person, news:
     assert answers[0].json()["errors"][0]["loc"] == ["query", "cursor"]
 
 
-@ON_BOTH_DATABASES
+@on_both_databases
 @pytest.mark.usefixtures("library")
 def test_posts_and_comments_are_the_same_on_both_databases(
     app: Stockroom, ada: Person, max: Person, eva: Person, news: Row

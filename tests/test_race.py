@@ -19,10 +19,11 @@ from httpx2 import AsyncClient, Response
 from app import create_app
 from settings import Settings
 from tests.conftest import API, PASSWORD
-from tests.test_load import PATIENCE, Server
+from tests.postgres import Postgres
+from tests.servers import PATIENCE, Server
 
 CLIENTS = 64
-SETTINGS = {"APP_BCRYPT_ROUNDS": "4", "APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
+SETTINGS = {"APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
 
 
 @pytest.fixture(scope="module", params=["1 worker", "2 workers", "2 workers on PostgreSQL"])
@@ -33,24 +34,13 @@ def server(
     folder = tmp_path_factory.mktemp("race")
     shutil.copy(template, folder / "app.db")
     name: str = request.param
-    on_postgres = {"APP_DATABASE_URL": request.getfixturevalue("new_postgres_url")} if "PostgreSQL" in name else {}
-    server = Server(folder, int(name[0]), SETTINGS | on_postgres)
+    settings = SETTINGS
+    if "PostgreSQL" in name:
+        postgres: Postgres = request.getfixturevalue("postgres")
+        settings = SETTINGS | {"APP_DATABASE_URL": postgres.create(request.getfixturevalue("postgres_template"))}
+    server = Server(folder, int(name[0]), settings)
     with server.running():
         yield server
-
-
-@pytest.fixture(scope="module")
-def new_postgres_url(postgres_url: str) -> str:
-    """The URL of an empty database."""
-    return empty_database(postgres_url)
-
-
-def empty_database(postgres_url: str) -> str:
-    """The URL of one more database on the server of the tests."""
-    name = f"race_{uuid4().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    return postgres_url.removesuffix("postgres") + name
 
 
 def as_ada(server: Server, work: Callable[[AsyncClient], Awaitable[None]]) -> None:
@@ -168,10 +158,10 @@ def test_equal_idempotency_keys_at_once_give_one_order_and_equal_answers(server:
     ],
 )
 def test_an_account_that_is_deleted_while_it_writes_is_nobodys(
-    postgres_url: str, method: str, path: str, body: dict[str, Any]
+    postgres: Postgres, postgres_template: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
     """On PostgreSQL, where a request sees the account until the deletion is committed."""
-    url = empty_database(postgres_url)
+    url = postgres.create(postgres_template)
     settings = Settings(database_url=url, environment="development", bcrypt_rounds=4)
     email = f"{uuid4().hex}@example.com"
     item = (

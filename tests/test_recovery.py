@@ -20,8 +20,8 @@ from kit.sqlite import SQLITE
 from models import PasswordReset, digest, now
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
-from tests.test_gates import serving, until
-from tests.test_mail import PostOffice, with_mail
+from tests.post_office import PostOffice, with_mail
+from tests.servers import serving, until
 
 NEW = "Correct-horse-2"
 PATH = f"{API}/auth/password-reset"

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from time import sleep
-from uuid import uuid4
 
-import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -28,6 +26,7 @@ from kit.sqlite import BUSY_SECONDS, SQLITE
 from models import Item
 from settings import Settings, StartRefused
 from tests.conftest import Person
+from tests.postgres import Postgres
 from tests.servers import write_lock_held
 
 ROOT = Path(__file__).parent.parent
@@ -36,12 +35,9 @@ FOREIGN = "tables of another program"
 
 
 @pytest.fixture
-def empty_postgres_url(postgres_url: str) -> str:
+def empty_postgres_url(postgres: Postgres) -> str:
     """The URL of a new database on the server of the tests."""
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    return postgres_url.removesuffix("postgres") + name
+    return postgres.create()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
