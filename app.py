@@ -30,6 +30,7 @@ import recovery
 import users
 from kit import errors, schema
 from kit.db import Database
+from kit.docs import add_docs
 from kit.logs import Edge, configure_logging
 from kit.mail import Mailer
 from kit.middleware import HostGate, QueueGate, RateGate, end_in_time, open_many_files
@@ -171,8 +172,8 @@ def create_app(settings: Settings) -> Stockroom:
         lifespan=lifespan,
         routes=ROUTES,
         openapi_url=f"{API}/openapi.json" if settings.docs else None,
+        docs_url=None,  # FastAPI's page takes Swagger UI from another host; ours is in kit/docs.py
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,  # only for flows with a redirect, which this API does not have
         redirect_slashes=False,
         max_body_size=settings.max_body_bytes,
         exception_handlers={
@@ -189,6 +190,7 @@ def create_app(settings: Settings) -> Stockroom:
         },
     )
     app.settings = settings
+    add_docs(app)
     return app
 
 
