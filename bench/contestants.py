@@ -63,6 +63,14 @@ class Contestant(ABC):
             "PYTHONPATH": str(PEERS),
         }
 
+    def accepting(self, workers: int) -> int:
+        """How many of its processes accept connections."""
+        return workers
+
+    def start(self, folder: Path, workers: int) -> Server:
+        """Start it on the database in `folder`."""
+        return Server(self.command, self.environment, folder, workers, self.ready_path, self.accepting(workers))
+
     def run(self, command: list[str], folder: Path, text: str = "") -> None:
         """Run a command of its own to the end, in its environment."""
         environment = clean_environment() | self.environment(folder, 1)
@@ -234,11 +242,16 @@ class PocketBase(Contestant):
         del folder
         return {"GOMAXPROCS": str(workers)}
 
+    def accepting(self, workers: int) -> int:
+        """Its one process."""
+        del workers
+        return 1
+
     def prepare(self, folder: Path, amounts: Amounts) -> None:
         """Through its own API, then by SQL."""
         root = {"identity": "root@example.com", "password": PASSWORD}
         self.run([_pocketbase(), "superuser", "upsert", root["identity"], PASSWORD, "--dir", "."], folder)
-        with Server(self.command, self.environment, folder, 1, self.ready_path) as server:
+        with self.start(folder, 1) as server:
 
             def ask(method: str, path: str, body: dict[str, Any], headers: dict[str, str]) -> Answer:
                 call = Call(method, f"/api/collections{path}", JSON | headers, json.dumps(body).encode())

@@ -25,7 +25,7 @@ from client import Call, Refused
 from contestants import ALL, UNIQUE, Contestant
 from fill import Amounts
 from growth import measure_growth
-from load import Load, Result, drive, wrk
+from load import Result, drive, start_load, wrk
 from report import Report
 from server import Server
 
@@ -107,7 +107,7 @@ class Fleet:
         folder = Path(tempfile.mkdtemp(prefix=f"{one.name}-", dir=self.folder))
         shutil.copytree(self.template(one), folder, dirs_exist_ok=True)
         os.sync()  # what copying left to write is not to be written while somebody is measured
-        server = self.running[one.name] = Server(one.command, one.environment, folder, workers, one.ready_path)
+        server = self.running[one.name] = one.start(folder, workers)
         self.report.starts.append({"contestant": one.name, "workers": workers, "seconds": server.start_seconds})
         return server
 
@@ -137,10 +137,10 @@ class Fleet:
         calls = one.calls(work, server)
         check(server, calls)
         if work == "sign-in":  # its warm-up would leave seconds of hashing behind, so it is long instead
-            result = drive(server.port, calls, connections, max(SIGN_IN_SECONDS, 2 * self.seconds))
+            result = drive(server, calls, connections, max(SIGN_IN_SECONDS, 2 * self.seconds))
         else:
-            drive(server.port, calls, connections, min(1, self.seconds))
-            result = drive(server.port, calls, connections, self.seconds)
+            drive(server, calls, connections, min(1, self.seconds))
+            result = drive(server, calls, connections, self.seconds)
             result.errors.update(faults_afterwards(server, calls))
         self.record(number, one, server, work, connections, result)
         if work not in READS:
@@ -150,11 +150,11 @@ class Fleet:
         """Measure reads alone, and then beside sign-ins at full rate."""
         server = self.server(one, workers)
         calls = one.calls("item", server)
-        drive(server.port, calls, CONNECTIONS // 2, min(1, self.seconds))
-        quiet = drive(server.port, calls, CONNECTIONS // 2, self.seconds)
-        sign_ins = Load(server.port, [one.sign_in()], CONNECTIONS // 2, self.seconds + 1)
+        drive(server, calls, CONNECTIONS // 2, min(1, self.seconds))
+        quiet = drive(server, calls, CONNECTIONS // 2, self.seconds)
+        sign_ins = start_load(server, [one.sign_in()], CONNECTIONS // 2, self.seconds + 1)
         time.sleep(0.5)  # until they are under way
-        beside = drive(server.port, calls, CONNECTIONS // 2, self.seconds)
+        beside = drive(server, calls, CONNECTIONS // 2, self.seconds)
         signed_in = sign_ins.result()
         self.record(number, one, server, "item alone", CONNECTIONS // 2, quiet)
         self.record(number, one, server, "item beside sign-ins", CONNECTIONS // 2, beside)
