@@ -1,12 +1,14 @@
 """Who is compared: how each is prepared, started and asked for the same work."""
 
+import compileall
 import json
 import shutil
 import sqlite3
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -62,6 +64,14 @@ class Contestant(ABC):
             "BENCH_BCRYPT_ROUNDS": str(BCRYPT_ROUNDS),
             "PYTHONPATH": str(PEERS),
         }
+
+    def accepting(self, workers: int) -> int:
+        """How many of its processes accept connections."""
+        return workers
+
+    def start(self, folder: Path, workers: int) -> Server:
+        """Start it on the database in `folder`."""
+        return Server(self.command, self.environment, folder, workers, self.ready_path, self.accepting(workers))
 
     def run(self, command: list[str], folder: Path, text: str = "") -> None:
         """Run a command of its own to the end, in its environment."""
@@ -137,8 +147,14 @@ def deep_path(port: int, path: str, headers: dict[str, str], stretches: int) -> 
     return f"{path}?limit=20{cursor}"
 
 
+@dataclass
 class Stockroom(Contestant):
-    """Our app, with all of its features."""
+    """Our app, with all of its features, from the commit that is in `root`.
+
+    Only its command line, HTTP and environment are used, which other commits have, too.
+    """
+
+    root: Path = ROOT
 
     def command(self, port: int, workers: int) -> list[str]:
         """`fastapi run`, as in production; from another folder it has to be told what `pyproject.toml` says."""
@@ -149,7 +165,7 @@ class Stockroom(Contestant):
         """The defaults of production, but for the rate of sign-ins: wrk has one address only."""
         del workers
         return {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self.root),
             "APP_ENVIRONMENT": "production",
             "APP_DATABASE_URL": f"sqlite:///{folder / self.database}",
             "APP_SECRET_KEY": SECRET_KEY,
@@ -159,10 +175,37 @@ class Stockroom(Contestant):
 
     def prepare(self, folder: Path, amounts: Amounts) -> None:
         """With its own command line, then by SQL."""
-        manage = [sys.executable, str(ROOT / "manage.py")]
+        manage = [sys.executable, str(self.root / "manage.py")]
         self.run([*manage, "migrate"], folder)
         self.run([*manage, "create-admin", ADA, "--name", "Ada"], folder, f"{PASSWORD}\n")
         fill(folder / self.database, amounts, tags_as_json=False)
+
+
+@contextmanager
+def before(revision: str, folder: Path) -> Generator[Stockroom]:
+    """Stockroom as it was at another commit, in a Git work tree below `folder` that is removed afterwards.
+
+    Raises:
+        SystemExit: Git does not find the commit.
+    """
+    commit = _git("rev-parse", "--short", "--verify", f"{revision}^{{commit}}")
+    subject = _git("log", "-1", "--format=%s", commit)
+    root = folder / "before"
+    _git("worktree", "add", "--detach", str(root), commit)
+    try:
+        compileall.compile_dir(root, quiet=1)  # our own bytecode is there from earlier starts
+        settings = f'as Stockroom, with the packages of today; its last commit is "{subject}"'
+        yield Stockroom("before", f"Stockroom at {commit}", settings, root=root)
+    finally:
+        _git("worktree", "remove", "--force", str(root))
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - wherever git is
+    if done.returncode != 0:
+        raise SystemExit(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 class FastAPIPeer(Contestant):
@@ -234,11 +277,16 @@ class PocketBase(Contestant):
         del folder
         return {"GOMAXPROCS": str(workers)}
 
+    def accepting(self, workers: int) -> int:
+        """Its one process."""
+        del workers
+        return 1
+
     def prepare(self, folder: Path, amounts: Amounts) -> None:
         """Through its own API, then by SQL."""
         root = {"identity": "root@example.com", "password": PASSWORD}
         self.run([_pocketbase(), "superuser", "upsert", root["identity"], PASSWORD, "--dir", "."], folder)
-        with Server(self.command, self.environment, folder, 1, self.ready_path) as server:
+        with self.start(folder, 1) as server:
 
             def ask(method: str, path: str, body: dict[str, Any], headers: dict[str, str]) -> Answer:
                 call = Call(method, f"/api/collections{path}", JSON | headers, json.dumps(body).encode())

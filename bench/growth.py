@@ -28,8 +28,8 @@ def measure_growth(folder: Path, one: Contestant, grow_to: int, rounds: int, sec
         sizes = {rows: _filled(stack, folder / f"growth-{rows}", one, rows) for rows in _sizes(grow_to)}
         for number, name in product(range(1, rounds + 1), [*PATHS, *(f"{path}{DEEP}" for path in ENDLESS)]):
             for rows, (server, calls) in sizes.items():
-                drive(server.port, [calls[name]], 1, 1)
-                result = asdict(drive(server.port, [calls[name]], 1, seconds))
+                drive(server, [calls[name]], 1, 1)
+                result = asdict(drive(server, [calls[name]], 1, seconds))
                 found.append({"round": number, "rows": rows, "path": name} | result)
     return found
 
@@ -43,7 +43,7 @@ def _filled(stack: ExitStack, folder: Path, one: Contestant, rows: int) -> tuple
     typer.echo(f"filling {rows:,} rows of each kind", err=True)
     folder.mkdir()
     one.prepare(folder, Amounts.of_each(rows))
-    server = stack.enter_context(Server(one.command, one.environment, folder, 1, one.ready_path))
+    server = stack.enter_context(one.start(folder, 1))
     headers = one.headers(server)
     paths = {path: f"{one.base}{path}" for path in PATHS}
     for path in ENDLESS:

@@ -5,16 +5,20 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from client import HOST, Call
+from client import HOST, Call, Refused
+from server import Server
 
 SCRIPT = Path(__file__).parent / "work.lua"
 NEXT = b"\n--next-request--\n"  # as in work.lua
 TIMEOUT = 60  # seconds that wrk waits for an answer; its own default of 2 would hide how long people wait
+ATTEMPTS = 5  # to have all processes of a server take part
+SETTLED = 0.5  # seconds until all connections are accepted; a second is the shortest load
 FAULTS = ("status", "connect", "read", "write", "timeout")
 
 
@@ -27,27 +31,42 @@ class NoWrk(SystemExit):
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of wrk found; `errors` has the kinds of faults that happened, with their counts."""
+    """What one run of wrk found.
+
+    `errors` has the kinds of faults that happened, with their counts; `spread` how many of its connections each process
+    of the server had.
+    """
 
     requests_per_second: float
     p50_ms: float
     p99_ms: float
     max_ms: float
     errors: dict[str, int]
+    spread: list[int]
 
 
 class Load:
-    """wrk at work; `result` waits for its end."""
+    """wrk at work, once all of its connections are accepted; `result` waits for its end."""
 
-    def __init__(self, port: int, calls: Sequence[Call], connections: int, seconds: float) -> None:
+    def __init__(self, server: Server, calls: Sequence[Call], connections: int, seconds: float) -> None:
         self.requests: IO[bytes] = tempfile.NamedTemporaryFile(prefix="stockroom-requests-")  # noqa: SIM115 - see result
-        self.requests.write(NEXT.join(call.raw(port) for call in calls))
+        self.requests.write(NEXT.join(call.raw(server.port) for call in calls))
         self.requests.flush()
         options = ["--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
-        options += ["--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT), f"http://{HOST}:{port}"]
+        options += ["--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT), f"http://{HOST}:{server.port}"]
         # A new text each time: the names of this run must not meet those of the warm-up.
         command = [wrk(), *options, "--", self.requests.name, secrets.token_hex(2)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - wrk, with our options
+        deadline = time.monotonic() + SETTLED
+        while sum(spread := server.accepted(self.process.pid).values()) < connections and time.monotonic() < deadline:
+            time.sleep(SETTLED / 10)
+        self.spread = sorted(spread)
+
+    def stop(self) -> None:
+        """End it before its time."""
+        self.process.kill()
+        self.process.communicate()
+        self.requests.close()
 
     def result(self) -> Result:
         """What came of it.
@@ -67,12 +86,34 @@ class Load:
             p99_ms=found["p99_ms"],
             max_ms=found["max_ms"],
             errors={fault: found[fault] for fault in FAULTS if found[fault]},
+            spread=self.spread,
         )
 
 
-def drive(port: int, calls: Sequence[Call], connections: int, seconds: float) -> Result:
-    """Send these requests in turn, over so many connections, for so long."""
-    return Load(port, calls, connections, seconds).result()
+def drive(server: Server, calls: Sequence[Call], connections: int, seconds: float) -> Result:
+    """Send these requests in turn, over so many connections, for so long.
+
+    Raises:
+        Refused: see `start_load`.
+    """
+    return start_load(server, calls, connections, seconds).result()
+
+
+def start_load(server: Server, calls: Sequence[Call], connections: int, seconds: float) -> Load:
+    """Start that load; a process of the server that chance leaves without a connection has new ones opened.
+
+    Raises:
+        Refused: one has none, however often they are opened.
+    """
+    for _ in range(ATTEMPTS):
+        load = Load(server, calls, connections, seconds)
+        if len(load.spread) >= min(server.accepting, connections):
+            return load
+        load.stop()
+    raise Refused(
+        f"{server.folder.name}: of its {server.accepting} processes, some had none of {connections} connections, "
+        f"{ATTEMPTS} times in a row; they would get no request."
+    )
 
 
 def wrk() -> str:

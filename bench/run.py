@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,10 +22,10 @@ import typer
 
 import client
 from client import Call, Refused
-from contestants import ALL, UNIQUE, Contestant
+from contestants import ALL, UNIQUE, Contestant, before
 from fill import Amounts
 from growth import measure_growth
-from load import Load, Result, drive, wrk
+from load import Result, drive, start_load, wrk
 from report import Report
 from server import Server
 
@@ -41,7 +41,8 @@ PACKAGES = "fastapi starlette uvicorn sqlmodel sqlalchemy pydantic aiosqlite str
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
     seconds: Annotated[int, typer.Option(min=1, help="How long each measurement takes, after its warm-up.")] = 5,
-    only: Annotated[str, typer.Option(help=f"Of {', '.join(one.name for one in ALL)}; by commas.")] = "",
+    only: Annotated[str, typer.Option(help=f"Of {', '.join(one.name for one in ALL)}, before; by commas.")] = "",
+    revision: Annotated[str, typer.Option("--before", help="Git revision of Stockroom that takes part as well.")] = "",
     work: Annotated[str, typer.Option(help=f"Of {', '.join(WORKS + EXTRAS)}; by commas.")] = "",
     workers: Annotated[str, typer.Option(help="Numbers of workers; by commas.")] = "1,2",
     grow_to: Annotated[int, typer.Option(help="The rows of each kind at the end of the growth part.")] = 100_000,
@@ -51,19 +52,26 @@ def main(
     """Measure Stockroom beside its peers, on this machine, in one run."""
     wrk()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that those whom we started are ended, too
-    chosen = [one for one in ALL if one.name in _chosen(only, [one.name for one in ALL])]
     works = _chosen(work, WORKS + EXTRAS)
-    report = Report({"rounds": rounds, "seconds": seconds, "busy": busy}, environment(), chosen)
-    with tempfile.TemporaryDirectory(prefix="stockroom-bench-") as folder, busy_core() if busy else nullcontext():
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stockroom-bench-")))
+        everybody = list(ALL)
+        if revision:
+            everybody.insert(1, stack.enter_context(before(revision, folder)))
+        names = _chosen(only, [one.name for one in everybody])
+        chosen = [one for one in everybody if one.name in names]
+        report = Report({"rounds": rounds, "seconds": seconds, "busy": busy}, environment(), chosen)
+        if busy:
+            stack.enter_context(busy_core())
         if set(works) - {"growth"}:
-            with Fleet(Path(folder), chosen, seconds, report) as fleet:
+            with Fleet(folder, chosen, seconds, report) as fleet:
                 fleet.prepare()
                 for number in range(1, rounds + 1):
                     for count in [int(text) for text in workers.split(",")]:
                         fleet.run_round(number, count, works)
                     report.write(results)  # what there is so far, should a later round be interrupted
         if "growth" in works:
-            report.growth = measure_growth(Path(folder), ALL[0], grow_to, rounds, seconds)
+            report.growth = measure_growth(folder, ALL[0], grow_to, rounds, seconds)
     typer.echo(report.write(results))
 
 
@@ -107,7 +115,7 @@ class Fleet:
         folder = Path(tempfile.mkdtemp(prefix=f"{one.name}-", dir=self.folder))
         shutil.copytree(self.template(one), folder, dirs_exist_ok=True)
         os.sync()  # what copying left to write is not to be written while somebody is measured
-        server = self.running[one.name] = Server(one.command, one.environment, folder, workers, one.ready_path)
+        server = self.running[one.name] = one.start(folder, workers)
         self.report.starts.append({"contestant": one.name, "workers": workers, "seconds": server.start_seconds})
         return server
 
@@ -137,10 +145,10 @@ class Fleet:
         calls = one.calls(work, server)
         check(server, calls)
         if work == "sign-in":  # its warm-up would leave seconds of hashing behind, so it is long instead
-            result = drive(server.port, calls, connections, max(SIGN_IN_SECONDS, 2 * self.seconds))
+            result = drive(server, calls, connections, max(SIGN_IN_SECONDS, 2 * self.seconds))
         else:
-            drive(server.port, calls, connections, min(1, self.seconds))
-            result = drive(server.port, calls, connections, self.seconds)
+            drive(server, calls, connections, min(1, self.seconds))
+            result = drive(server, calls, connections, self.seconds)
             result.errors.update(faults_afterwards(server, calls))
         self.record(number, one, server, work, connections, result)
         if work not in READS:
@@ -150,11 +158,11 @@ class Fleet:
         """Measure reads alone, and then beside sign-ins at full rate."""
         server = self.server(one, workers)
         calls = one.calls("item", server)
-        drive(server.port, calls, CONNECTIONS // 2, min(1, self.seconds))
-        quiet = drive(server.port, calls, CONNECTIONS // 2, self.seconds)
-        sign_ins = Load(server.port, [one.sign_in()], CONNECTIONS // 2, self.seconds + 1)
+        drive(server, calls, CONNECTIONS // 2, min(1, self.seconds))
+        quiet = drive(server, calls, CONNECTIONS // 2, self.seconds)
+        sign_ins = start_load(server, [one.sign_in()], CONNECTIONS // 2, self.seconds + 1)
         time.sleep(0.5)  # until they are under way
-        beside = drive(server.port, calls, CONNECTIONS // 2, self.seconds)
+        beside = drive(server, calls, CONNECTIONS // 2, self.seconds)
         signed_in = sign_ins.result()
         self.record(number, one, server, "item alone", CONNECTIONS // 2, quiet)
         self.record(number, one, server, "item beside sign-ins", CONNECTIONS // 2, beside)

@@ -5,25 +5,33 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 import client
 from client import Call
+from sockets import accepted
 
 PATIENCE = 60.0  # seconds from start to ready, on a busy machine
 POLL = 0.005
+PAUSE = 0.05  # between looks at who answers, which keep those busy that do
+CONNECTIONS = 8  # for each process, all at once: one that is alone accepts them all, two share them
 GRACE = 2.0
 HAS_ENDED = os.WEXITED | os.WNOWAIT | os.WNOHANG
 
 
 class NotReady(Exception):
-    """A contestant did not start; the message has the end of its log."""
+    """A contestant did not start, or only in part; the message has the end of its log."""
 
 
 class Server:
-    """A contestant on its database in `folder`, on a free port of 127.0.0.1; its output goes to the file `log`."""
+    """A contestant on its database in `folder`, on a free port of 127.0.0.1; its output goes to the file `log`.
+
+    It is there when all of its processes answer, `accepting` of them. `start_seconds` is when the first one did.
+    """
 
     def __init__(
         self,
@@ -32,10 +40,13 @@ class Server:
         folder: Path,
         workers: int,
         ready_path: str,
+        accepting: int,
     ) -> None:
         self.folder = folder
         self.workers = workers
         self.ready_path = ready_path
+        self.accepting = accepting
+        self.answering: set[int] = set()
         self.port = _free_port()
         self.log_path = folder / "log"
         started = time.perf_counter()
@@ -50,18 +61,41 @@ class Server:
                 start_new_session=True,  # a group of their own, so that exactly they can be ended
             )
         try:
-            self._wait_until_ready()
+            self._wait(self._is_ready, POLL)
+            self.start_seconds = time.perf_counter() - started
+            # Until its last process accepts, all connections land on the others, and stay there.
+            self._wait(self._all_answer, PAUSE)
         except BaseException:
             self.stop()
             raise
-        self.start_seconds = time.perf_counter() - started
 
-    def _wait_until_ready(self) -> None:
+    def _wait(self, is_over: Callable[[], bool], pause: float) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not self._is_ready():
+        while not is_over():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise NotReady(f"{self.process.args}: {self.log_path.read_text(errors='replace')[-2_000:]}")
-            time.sleep(POLL)
+                log = self.log_path.read_text(errors="replace")[-2_000:]
+                count = f"{len(self.answering)} of {self.accepting}"
+                raise NotReady(f"{self.process.args}: {count} processes have answered. {log}")
+            time.sleep(pause)
+
+    def _all_answer(self) -> bool:
+        """Whether every process has answered by now one of some requests that are sent at once, again and again."""
+        request = Call("GET", self.ready_path).raw(self.port)
+        with ExitStack() as stack:
+            connections = [
+                stack.enter_context(socket.create_connection((client.HOST, self.port), client.TIMEOUT))
+                for _ in range(CONNECTIONS * self.accepting)
+            ]
+            for connection in connections:
+                connection.sendall(request)
+            for connection in connections:
+                connection.recv(1)  # the answer, so that the connection is accepted
+            self.answering.update(self.accepted(os.getpid()))
+        return len(self.answering) >= self.accepting
+
+    def accepted(self, client_pid: int) -> Counter[int]:
+        """How many connections of a process each process of the server has accepted."""
+        return accepted(client_pid, self.port, self._processes())
 
     def _is_ready(self) -> bool:
         try:

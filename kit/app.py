@@ -25,6 +25,7 @@ from uvicorn import Server
 from kit import errors, openapi, schema
 from kit.auth import HashingSlots
 from kit.db import Database
+from kit.docs import add_docs
 from kit.errors import Credentials
 from kit.logs import configure_logging
 from kit.mail import Mailer
@@ -72,8 +73,8 @@ class App(FastAPI):
             # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
             routes=routes_of(nouns),
             openapi_url=f"{api}/openapi.json" if settings.docs else None,
+            docs_url=None,  # FastAPI's page takes Swagger UI from another host; ours is in kit/docs.py
             redoc_url=None,
-            swagger_ui_oauth2_redirect_url=None,  # only for flows with a redirect, which this API does not have
             redirect_slashes=False,
             max_body_size=settings.max_body_bytes,
             exception_handlers={
@@ -89,6 +90,7 @@ class App(FastAPI):
                 Exception: errors.on_unforeseen,
             },
         )
+        add_docs(self)
 
     def build_middleware_stack(self) -> ASGIApp:
         """The layers that a request passes, the innermost first; called once, at the first request or the start."""

@@ -32,7 +32,6 @@ class RequestContext:
         self.app = app
         self.credentials = credentials
         self.headers = _security_headers(settings)
-        self.docs_headers = _security_headers(settings, docs=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the start and the end of the app. Does no I/O of its own."""
@@ -68,7 +67,7 @@ class _Exchange:
         self.status = 0
         self.replaced = False
         self.started = self.ended = perf_counter()
-        self.extra = context.docs_headers if scope["path"] == "/docs" else context.headers
+        self.extra = context.headers
 
     async def run(self) -> None:
         request_id = self._read_headers()
@@ -114,7 +113,8 @@ class _Exchange:
                 await self._answer_problem(problem_for_status(message["status"]), headers)
                 return
             self.status = message["status"]
-            message["headers"] = headers + self.extra
+            own = {name for name, _ in headers}  # such as the policy of /docs, which is not the usual one
+            message["headers"] = headers + [header for header in self.extra if header[0] not in own]
         elif not message.get("more_body", False):
             self.ended = perf_counter()
         await self.send(message)
@@ -143,12 +143,8 @@ def _is_problem(headers: list[tuple[bytes, bytes]]) -> bool:
     return (b"content-type", MEDIA_TYPE.encode()) in headers
 
 
-def _security_headers(settings: KitSettings, *, docs: bool = False) -> list[tuple[bytes, bytes]]:
+def _security_headers(settings: KitSettings) -> list[tuple[bytes, bytes]]:
     policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
-    if docs:  # FastAPI's page for the documentation has an inline script and takes Swagger UI from a CDN
-        cdn = "https://cdn.jsdelivr.net"
-        policy += f"; script-src 'self' 'unsafe-inline' {cdn}; style-src 'self' 'unsafe-inline' {cdn}"
-        policy += "; img-src 'self' data: https://fastapi.tiangolo.com"
     headers = {
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",

@@ -11,18 +11,18 @@ from threading import Event
 from time import monotonic, sleep
 from typing import Any
 
+import passwords
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import AsyncClient, Client, Limits, Response
 from limits import parse
+from passwords import CORES, MOST_WAITING
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-import passwords
 from app import Stockroom, create_app
 from kit import middleware
 from kit.middleware import ForgetfulMemory, MemoryCount, RedisCount
 from kit.routing import Router
-from passwords import CORES, MOST_WAITING
 from settings import Settings, load_settings
 from tests.conftest import API, Person
 from tests.postgres import package

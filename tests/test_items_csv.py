@@ -12,10 +12,10 @@ import pytest
 from httpx2 import Client, Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from items_csv import BATCH, MOST_BYTES, MOST_MESSAGES, MOST_ROWS, neutral, original
 from sqlmodel import delete
 
 from app import Stockroom
-from items_csv import BATCH, MOST_BYTES, MOST_MESSAGES, MOST_ROWS, neutral, original
 from kit.db import ending
 from models import Item
 from tests.conftest import API, PASSWORD, Person

@@ -1,4 +1,4 @@
-"""What the API says about itself: the OpenAPI document and its page."""
+"""What the API says about itself: the OpenAPI document."""
 
 import json
 import keyword
@@ -108,43 +108,5 @@ def test_the_document_says_where_to_sign_in() -> None:
     assert scheme["flows"]["password"]["tokenUrl"] in DOCUMENT["paths"]
 
 
-# Where the document is served
-
-
-def _statuses(settings: Settings) -> list[int]:
-    with TestClient(create_app(settings)) as client:
-        return [client.get(path).status_code for path in ("/docs", "/api/v1/openapi.json")]
-
-
-def test_the_docs_are_there_in_development(settings: Settings) -> None:
-    assert _statuses(settings) == [200, 200]
-
-
-def test_the_docs_are_not_there_in_production(settings: Settings) -> None:
-    production = Settings(environment="production", database_url=settings.database_url)
-
-    assert _statuses(production) == [404, 404]
-
-
-def test_a_setting_brings_the_docs_to_production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_DOCS", "true")
-    production = Settings(environment="production", database_url=settings.database_url)
-
-    assert _statuses(production) == [200, 200]
-
-
 def test_the_served_document_is_the_whole_one(client: TestClient) -> None:
     assert client.get("/api/v1/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
-
-
-def test_only_the_page_of_the_docs_allows_inline_scripts(client: TestClient) -> None:
-    paths = [re.sub("{.*?}", "1", path) for path in DOCUMENT["paths"]]
-    others = [*paths, "/api/v1/openapi.json", "/docs/", "/docs/oauth2-redirect", "/redoc", "/nothing"]
-
-    assert "'unsafe-inline'" in client.get("/docs").headers["Content-Security-Policy"]
-    assert not [path for path in others if "unsafe-inline" in client.get(path).headers["Content-Security-Policy"]]
-
-
-@pytest.mark.parametrize("path", ["/docs/oauth2-redirect", "/redoc"])
-def test_no_other_page_of_the_docs_is_served(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 404
