@@ -210,8 +210,8 @@ def rows_of(table: type[Row]) -> SelectOfScalar[Row]:
 
     A tuple has the columns of its table as attributes, and its properties; no relationships and no methods.
     """
-    columns: Any = sa_inspect(table).columns
-    return Rows(*columns)
+    mapper: Any = sa_inspect(table)
+    return Rows(*(getattr(table, attribute.key) for attribute in mapper.column_attrs))
 
 
 def _read(session: Session, statement: SelectOfScalar[Row], values: dict[str, Any]) -> Sequence[Row]:

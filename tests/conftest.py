@@ -19,8 +19,9 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
 os.environ["APP_SECRET_KEY"] = "a key for the tests that nobody else may use"
 Settings.model_config["env_file"] = None
 
-from app import Stockroom, create_app
+from app import create_app
 from kit import schema
+from kit.app import App
 from kit.db import Database
 from tests.databases import PostgresDatabase, SqliteFile
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
@@ -130,7 +131,7 @@ def fresh_app(settings: Settings) -> None:
 
 
 @pytest.fixture
-def app(request: pytest.FixtureRequest) -> Stockroom:
+def app(request: pytest.FixtureRequest) -> App:
     """The app: the shared one as if it had just started, or one of the test's own, which `client` starts."""
     shared = _shared(request)
     if shared is None:
@@ -142,7 +143,7 @@ def app(request: pytest.FixtureRequest) -> Stockroom:
 
 
 @pytest.fixture
-def client(request: pytest.FixtureRequest, app: Stockroom) -> Generator[TestClient]:
+def client(request: pytest.FixtureRequest, app: App) -> Generator[TestClient]:
     shared = _shared(request)
     if shared is not None:
         yield shared.client

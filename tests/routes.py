@@ -6,9 +6,10 @@ from datetime import timedelta
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from app import Stockroom
+from kit.app import App
 from kit.db import ending
-from models import PasswordReset, digest, now
+from kit.models import digest, now
+from kit.sessions import PasswordReset
 
 # One line a route: the status that each caller gets for a right request, and its body (JSON, a form or a file).
 # `owner` is the member whom the path is about, `-` where a route has none; `member` is another one.
@@ -105,7 +106,7 @@ ROUTES = _read(TABLE)
 PLACE_ORDER = next(route for route in ROUTES if str(route) == "POST /api/v1/orders")
 
 
-def let_reset(app: Stockroom, user_id: int) -> None:
+def let_reset(app: App, user_id: int) -> None:
     """Let the password of an account be set with the token of the table, as if it had been mailed."""
     token_hash, an_hour = digest("the token of the owner"), timedelta(hours=1)
     with ending(app.state.database.write()) as session:

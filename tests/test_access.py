@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from app import Stockroom, create_app
+from app import create_app
+from kit.app import App
 from settings import Settings
 from tests.conftest import PASSWORD
 from tests.routes import PLACE_ORDER, ROUTES, Route, let_reset
@@ -95,7 +96,7 @@ def operations(company: Company) -> dict[str, Any]:
     return {f"{method.upper()} {path}": operation for path, item in paths.items() for method, operation in item.items()}
 
 
-def _app(path: Path) -> Stockroom:
+def _app(path: Path) -> App:
     return create_app(
         Settings(
             database_url=f"sqlite:///{path}",

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app import create_app
-from settings import Settings, StartRefused
+from kit.settings import StartRefused
+from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,11 @@ from sqlmodel import func, select
 from typer.testing import CliRunner
 
 import manage
-from app import Stockroom, create_app
-from models import AuditEntry, LoginSession, User
+from app import create_app
+from kit.app import App
+from kit.audit import AuditEntry
+from kit.sessions import LoginSession
+from models import User
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 from tests.databases import on_both_databases
@@ -60,7 +63,7 @@ def audit(ada: Person, query: str = "") -> list[Row]:
     return ada.get(f"/audit?limit=100{query}").json()["items"]
 
 
-def amount(app: Stockroom) -> int:
+def amount(app: App) -> int:
     with app.state.database.read() as session:
         return session.exec(select(func.count()).select_from(AuditEntry)).one()
 
@@ -338,7 +341,7 @@ NOTHING: list[tuple[str, str, str, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("name", "method", "path", "options", "status"), NOTHING)
 def test_where_nothing_changed_nothing_is_written(
-    name: str, method: str, path: str, options: dict[str, Any], status: int, app: Stockroom, ada: Person, max: Person
+    name: str, method: str, path: str, options: dict[str, Any], status: int, app: App, ada: Person, max: Person
 ) -> None:
     ada.post("/items", LAMP | {"quantity": 11})
     max.post("/posts", {"title": "News", "content": "…"})
@@ -349,7 +352,7 @@ def test_where_nothing_changed_nothing_is_written(
     assert (answer.status_code, amount(app)) == (status, before), answer.text
 
 
-def test_no_secret_is_ever_written(app: Stockroom, ada: Person, max: Person, eva: Person, lamp: Row) -> None:
+def test_no_secret_is_ever_written(app: App, ada: Person, max: Person, eva: Person, lamp: Row) -> None:
     changed = "Another-horse-2"
     assert max.put("/users/me/password", {"current_password": PASSWORD, "new_password": changed}).status_code == 204
     ada.delete(f"/users/{max.id}")

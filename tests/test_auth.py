@@ -12,12 +12,12 @@ from typing import Any
 
 import bcrypt
 import jwt
+import passwords
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from pydantic import SecretStr
 
-import passwords
 from app import create_app
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person

@@ -22,7 +22,7 @@ from anyio._backends._asyncio import AsyncIOBackend
 from httpx2 import Response
 from sqlalchemy import event
 
-from app import Stockroom
+from kit.app import App
 from kit.db import Database
 from tests.conftest import PASSWORD, Person
 from tests.routes import PLACE_ORDER, ROUTES, Route, let_reset
@@ -102,7 +102,7 @@ class Meter:
 
 
 @pytest.fixture
-def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Generator[Meter]:
+def meter(app: App, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Generator[Meter]:
     """Counts what the app does from here on."""
     meter = Meter(app.state.database)
     run_in_thread = AsyncIOBackend.run_sync_in_worker_thread
@@ -125,7 +125,7 @@ def meter(app: Stockroom, ada: Person, monkeypatch: pytest.MonkeyPatch) -> Gener
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_a_route_costs_what_the_table_says(
     route: Route,
-    app: Stockroom,
+    app: App,
     ada: Person,
     max: Person,
     join: Callable[[str], Person],

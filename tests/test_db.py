@@ -15,13 +15,16 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel, col, delete, func, select, update
 
-from app import Stockroom, create_app
+from app import create_app
 from kit import db, schema, sqlite
+from kit.app import App
 from kit.db import POOL_SIZE, Database, ReadSession, WriteSession, ending
+from kit.models import now
 from kit.problems import Forbidden, InvalidCredentials
 from kit.routing import Router
+from kit.sessions import LoginSession
 from kit.sqlite import SQLITE, has_wal_reset_fault
-from models import Item, LoginSession, now
+from models import Item
 from settings import Settings
 from tests.conftest import Person
 
@@ -87,7 +90,7 @@ def updates_in_a_read_session(session: ReadSession) -> None:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Stockroom:
+def app(settings: Settings) -> App:
     app = create_app(settings)
     app.include_router(probes)
     return app
@@ -107,7 +110,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def reconnect(app: Stockroom, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def reconnect(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes the app open its connections anew, with these pragmas besides its own."""
 
     def reconnect(*pragmas: str) -> None:
@@ -224,30 +227,30 @@ def test_no_change_is_lost_however_many_read_and_write_at_once(database: Databas
 
 
 @pytest.mark.parametrize("path", ["adds", "adds-without-flushing"])
-def test_a_route_that_writes_is_stored(app: Stockroom, client: TestClient, path: str) -> None:
+def test_a_route_that_writes_is_stored(app: App, client: TestClient, path: str) -> None:
     assert client.post(f"/probes/{path}").status_code == 201
     assert count(app.state.database) == 1
 
 
 @pytest.mark.parametrize(("path", "status"), [("refuses", 403), ("fails", 500)])
-def test_a_route_that_raises_stores_nothing(app: Stockroom, client: TestClient, path: str, status: int) -> None:
+def test_a_route_that_raises_stores_nothing(app: App, client: TestClient, path: str, status: int) -> None:
     assert client.post(f"/probes/{path}").status_code == status
     assert count(app.state.database) == 0
 
 
-def test_a_problem_that_keeps_its_changes_stores_them(app: Stockroom, client: TestClient) -> None:
+def test_a_problem_that_keeps_its_changes_stores_them(app: App, client: TestClient) -> None:
     assert code(client.post("/probes/refuses-and-keeps")) == (400, "INVALID_CREDENTIALS")
     assert count(app.state.database) == 1
 
 
-def test_a_commit_that_fails_is_never_answered_as_a_success(app: Stockroom, client: TestClient) -> None:
+def test_a_commit_that_fails_is_never_answered_as_a_success(app: App, client: TestClient) -> None:
     assert code(client.post("/probes/fails-at-commit")) == (409, "CONFLICT")
     assert count(app.state.database) == count(app.state.database, LoginSession) == 0
     assert client.post("/probes/adds").status_code == 201
 
 
 @pytest.mark.parametrize("verb", ["adds", "deletes", "updates"])
-def test_a_reading_session_refuses_to_write(app: Stockroom, client: TestClient, verb: str) -> None:
+def test_a_reading_session_refuses_to_write(app: App, client: TestClient, verb: str) -> None:
     client.post("/probes/adds")
 
     assert code(client.post(f"/probes/{verb}-in-a-read-session")) == (500, "INTERNAL_ERROR")
@@ -278,7 +281,7 @@ def test_while_another_holds_the_lock_writes_are_refused_and_reads_go_on(
 
 @pytest.mark.usefixtures("hasty")
 def test_a_write_that_could_not_begin_gives_its_connection_back(
-    app: Stockroom, settings: Settings, client: TestClient
+    app: App, settings: Settings, client: TestClient
 ) -> None:
     with held_by_another(settings):
         answers = [client.post("/probes/adds") for _ in range(3 * POOL_SIZE)]

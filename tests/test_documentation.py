@@ -16,7 +16,7 @@ import pytest
 from typer.main import get_group
 
 import manage
-from app import Stockroom
+from kit.app import App
 from settings import Settings
 from tests.servers import ROOT, Program, free_port
 
@@ -126,7 +126,7 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in commands if f"| `uv run manage.py {name}" not in README] == []
 
 
-def test_every_error_code_that_the_api_documents_is_in_the_readme(app: Stockroom) -> None:
+def test_every_error_code_that_the_api_documents_is_in_the_readme(app: App) -> None:
     operations = [operation for path in app.openapi()["paths"].values() for operation in path.values()]
     documented = {
         (status, code)

@@ -11,14 +11,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
-from app import Stockroom, create_app
+from app import create_app
 from kit import problems
+from kit.app import App
 from kit.db import WriteSession
 from kit.errors import database_problem
-from kit.problems import Invalid, NotFound, OrderNotPending, OutOfStock, Problem, RateLimited, TooManyAttempts
+from kit.problems import Invalid, NotFound, Problem, RateLimited, TooManyAttempts
 from kit.routing import Router
 from kit.sqlite import SQLITE
-from models import Item
+from models import Item, OrderNotPending, OutOfStock
 from settings import Settings
 from tests.conftest import API, Person
 
@@ -105,7 +106,7 @@ def run_a_statement(sql: str, session: WriteSession) -> None:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Stockroom:
+def app(settings: Settings) -> App:
     app = create_app(settings)
     app.include_router(probes)
     return app

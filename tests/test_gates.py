@@ -16,14 +16,16 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import AsyncClient, Client, Limits, Response
 from limits import parse
-from passwords import CORES, MOST_WAITING
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import Stockroom, create_app
+from app import create_app
 from kit import middleware
-from kit.middleware import ForgetfulMemory, MemoryCount, RedisCount
+from kit.app import App
+from kit.auth import CORES, MAX_WAITING
+from kit.rates import ForgetfulMemory, MemoryCount, RedisCount
 from kit.routing import Router
-from settings import Settings, load_settings
+from kit.settings import load_settings
+from settings import Settings
 from tests.conftest import API, Person
 from tests.postgres import package
 from tests.servers import Program, free_port, serving, until
@@ -139,7 +141,7 @@ def test_an_address_that_can_be_chosen_is_not_another_one(
     assert statuses(client, 1, first) + statuses(client, 1, second) == [401, 429 if are_one else 401]
 
 
-def test_every_route_below_auth_counts_and_no_other(start: Callable[..., TestClient], app: Stockroom) -> None:
+def test_every_route_below_auth_counts_and_no_other(start: Callable[..., TestClient], app: App) -> None:
     client = start(auth_rate_limit="1/minute")
     operations = [
         (path.replace("{session_id}", "1"), method) for path, item in app.openapi()["paths"].items() for method in item
@@ -351,7 +353,7 @@ def waits() -> None:
 
 
 @pytest.fixture
-def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: Stockroom) -> Generator[TestClient]:
+def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: App) -> Generator[TestClient]:
     """The app while as many requests are under way as may be."""
     app.include_router(probes)
     monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 3)
@@ -391,7 +393,7 @@ def test_a_request_that_fails_makes_room_for_the_next(
 
 
 @pytest.mark.usefixtures("fresh_app")
-def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_goes_away_makes_room_for_the_next(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
     with serving(app) as client:
         half = b"POST /api/v1/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
@@ -403,9 +405,7 @@ def test_a_client_that_goes_away_makes_room_for_the_next(app: Stockroom, monkeyp
 
 
 @pytest.mark.usefixtures("fresh_app")
-def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(
-    app: Stockroom, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     def wait_for_the_gate(_password: str, _password_hash: str) -> bool:
         gate.wait(20)
         return False
@@ -417,7 +417,7 @@ def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(
     async def sign_in_together(url: str, many: int) -> list[Response]:
         async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=60) as client:
             calls = [asyncio.create_task(sign_in(client, number)) for number in range(many)]
-            refused = [await call for call in islice(asyncio.as_completed(calls), many - CORES - MOST_WAITING)]
+            refused = [await call for call in islice(asyncio.as_completed(calls), many - CORES - MAX_WAITING)]
             gate.set()
             await asyncio.gather(*calls)
             return refused + [call.result() for call in calls if call.result() not in refused]
@@ -425,9 +425,9 @@ def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(
     gate.clear()
     monkeypatch.setattr(passwords, "check_password", wait_for_the_gate)
     with serving(app) as client:
-        answers = asyncio.run(sign_in_together(str(client.base_url), CORES + MOST_WAITING + 10))
+        answers = asyncio.run(sign_in_together(str(client.base_url), CORES + MAX_WAITING + 10))
 
-    assert [answer.status_code for answer in answers] == [503] * 10 + [400] * (CORES + MOST_WAITING)
+    assert [answer.status_code for answer in answers] == [503] * 10 + [400] * (CORES + MAX_WAITING)
     assert {answer.json()["error_code"] for answer in answers[:10]} == {"DATABASE_BUSY"}
     assert {answer.headers["Retry-After"] for answer in answers[:10]} == {"1"}
 
@@ -462,7 +462,7 @@ def test_a_wrong_value_refuses_the_start_with_a_sentence(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as refused:
-        load_settings()
+        load_settings(Settings)
 
     assert str(refused.value) == f"{name} is wrong: {sentence}."
 
@@ -473,7 +473,7 @@ def test_a_storage_whose_client_is_missing_refuses_the_start(monkeypatch: pytest
     monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", "redis://localhost")
     monkeypatch.setattr("importlib.util.find_spec", find_nothing)
     with pytest.raises(SystemExit, match="uv sync --extra redis"):
-        load_settings()
+        load_settings(Settings)
 
 
 @pytest.mark.parametrize(
@@ -482,4 +482,4 @@ def test_a_storage_whose_client_is_missing_refuses_the_start(monkeypatch: pytest
 def test_a_right_storage_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", url)
 
-    assert load_settings().rate_limit_storage == url
+    assert load_settings(Settings).rate_limit_storage == url

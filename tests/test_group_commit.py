@@ -11,13 +11,16 @@ from httpx2 import Response
 from sqlalchemy import event
 from sqlmodel import select
 
-from app import Stockroom, create_app
+from app import create_app
 from kit import sqlite
+from kit.app import App
 from kit.db import WriteSession, ending
-from kit.executor import LONGEST_GROUP, MOST_IN_ONE
+from kit.executor import MAX_GROUP_SECONDS, MAX_GROUP_SIZE
+from kit.models import now
 from kit.problems import Forbidden, InvalidCredentials
 from kit.routing import Router
-from models import Item, LoginSession, now
+from kit.sessions import LoginSession
+from models import Item
 from settings import Settings
 
 PATIENCE = 30  # seconds
@@ -91,19 +94,19 @@ def may_only_read(name: str, session: WriteSession) -> int:
 
 @probes.post("/takes-long/{name}", status_code=201)
 def takes_long(name: str, session: WriteSession) -> int:
-    sleep(LONGEST_GROUP)
+    sleep(MAX_GROUP_SECONDS)
     return adds(name, session=session)
 
 
 @pytest.fixture
-def app(settings: Settings) -> Stockroom:
+def app(settings: Settings) -> App:
     app = create_app(settings)
     app.include_router(probes)
     return app
 
 
 @pytest.fixture
-def together(app: Stockroom, client: TestClient) -> Generator[Together]:
+def together(app: App, client: TestClient) -> Generator[Together]:
     """Posts to all of these probes so that they wait for the writer together, and gives their answers."""
 
     def wait_for(number: int) -> None:
@@ -125,11 +128,11 @@ def together(app: Stockroom, client: TestClient) -> Generator[Together]:
         assert holder.result().status_code == 204
         return [answer.result() for answer in answers]
 
-    with ThreadPoolExecutor(2 * MOST_IN_ONE) as threads:
+    with ThreadPoolExecutor(2 * MAX_GROUP_SIZE) as threads:
         yield together
 
 
-def names(app: Stockroom) -> list[str]:
+def names(app: App) -> list[str]:
     with ending(app.state.database.read()) as session:
         return sorted(session.exec(select(Item.name)))
 
@@ -138,34 +141,36 @@ def statuses(answers: list[Response]) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
-def test_what_waits_together_is_committed_together(app: Stockroom, together: Together) -> None:
+def test_what_waits_together_is_committed_together(app: App, together: Together) -> None:
     commits = list[object]()
     event.listen(app.state.database.engine, "commit", commits.append)
 
-    answers = together(*(f"adds/{number:02}" for number in range(MOST_IN_ONE)))
+    answers = together(*(f"adds/{number:02}" for number in range(MAX_GROUP_SIZE)))
 
-    assert statuses(answers) == [201] * MOST_IN_ONE
-    assert [answer.json() for answer in answers] == list(range(1, MOST_IN_ONE + 1))
-    assert names(app) == [f"{number:02}" for number in range(MOST_IN_ONE)]
+    assert statuses(answers) == [201] * MAX_GROUP_SIZE
+    assert [answer.json() for answer in answers] == list(range(1, MAX_GROUP_SIZE + 1))
+    assert names(app) == [f"{number:02}" for number in range(MAX_GROUP_SIZE)]
     assert len(commits) == 1
 
 
-def test_a_group_has_a_bound(app: Stockroom, together: Together) -> None:
+def test_a_group_has_a_bound(app: App, together: Together) -> None:
     commits = list[object]()
     event.listen(app.state.database.engine, "commit", commits.append)
 
-    assert statuses(together(*(f"adds/{number}" for number in range(MOST_IN_ONE + 1)))) == [201] * (MOST_IN_ONE + 1)
+    assert statuses(together(*(f"adds/{number}" for number in range(MAX_GROUP_SIZE + 1)))) == [201] * (
+        MAX_GROUP_SIZE + 1
+    )
     assert len(commits) == 2
 
 
-def test_whoever_fails_takes_back_their_own_changes_only(app: Stockroom, together: Together) -> None:
+def test_whoever_fails_takes_back_their_own_changes_only(app: App, together: Together) -> None:
     answers = together("adds/a", "refuses/b", "adds/c", "fails/d", "refuses-and-keeps/e", "adds/A", "adds/f")
 
     assert statuses(answers) == [201, 403, 201, 500, 400, 409, 201]
     assert names(app) == ["a", "c", "e", "f"]
 
 
-def test_a_commit_that_fails_is_a_success_for_nobody(app: Stockroom, client: TestClient, together: Together) -> None:
+def test_a_commit_that_fails_is_a_success_for_nobody(app: App, client: TestClient, together: Together) -> None:
     answers = together("adds/a", "fails-at-commit/b", "refuses-and-keeps/c", "adds/d")
 
     assert statuses(answers) == [409] * 4
@@ -182,7 +187,7 @@ def test_a_commit_that_fails_is_a_success_for_nobody(app: Stockroom, client: Tes
     ],
 )
 def test_a_transaction_that_sqlite_ended_is_a_success_for_nobody(
-    app: Stockroom, client: TestClient, together: Together, paths: tuple[str, ...]
+    app: App, client: TestClient, together: Together, paths: tuple[str, ...]
 ) -> None:
     answers = together(*paths)
 
@@ -192,12 +197,12 @@ def test_a_transaction_that_sqlite_ended_is_a_success_for_nobody(
     assert names(app) == ["d"]
 
 
-def test_whoever_failed_before_the_commit_did_hears_of_their_own_fault(app: Stockroom, together: Together) -> None:
+def test_whoever_failed_before_the_commit_did_hears_of_their_own_fault(app: App, together: Together) -> None:
     assert statuses(together("adds/a", "refuses/b", "fails-at-commit/c")) == [409, 403, 409]
     assert names(app) == []
 
 
-def test_what_takes_long_ends_its_group(app: Stockroom, together: Together) -> None:
+def test_what_takes_long_ends_its_group(app: App, together: Together) -> None:
     commits = list[object]()
     event.listen(app.state.database.engine, "commit", commits.append)
 
@@ -207,7 +212,7 @@ def test_what_takes_long_ends_its_group(app: Stockroom, together: Together) -> N
 
 
 def test_a_group_on_a_database_that_may_only_be_read_is_refused_like_one_request(
-    app: Stockroom, client: TestClient, together: Together
+    app: App, client: TestClient, together: Together
 ) -> None:
     answers = together("adds/a", "may-only-read/b", "adds/c")
 
@@ -217,7 +222,7 @@ def test_a_group_on_a_database_that_may_only_be_read_is_refused_like_one_request
 
 
 def test_a_disk_that_is_full_is_said_to_whom_it_meets_and_the_others_are_kept(
-    app: Stockroom, monkeypatch: pytest.MonkeyPatch, together: Together
+    app: App, monkeypatch: pytest.MonkeyPatch, together: Together
 ) -> None:
     monkeypatch.setattr(sqlite, "SQLITE_PRAGMAS", (*sqlite.SQLITE_PRAGMAS, "max_page_count=1"))
     app.state.database.engine.dispose()

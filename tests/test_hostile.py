@@ -20,7 +20,8 @@ from sqlmodel import select
 from app import create_app
 from kit.db import Database, ending
 from kit.routing import Router
-from models import PasswordReset, User
+from kit.sessions import PasswordReset
+from models import User
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 from tests.postgres import Postgres

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import event
 from sqlmodel import col, select, update
 
-from app import Stockroom
+from kit.app import App
 from kit.db import ending
-from models import Notification, Order, now
+from kit.models import now
+from models import Notification, Order
 from tests.conftest import PASSWORD, Person
 from tests.databases import on_both_databases
 from tests.people import at_once, order_for, place, without_request_id
@@ -51,7 +52,7 @@ def kinds(person: Person) -> list[str]:
     return [notification["kind"] for notification in reversed(inbox(person))]
 
 
-def told(app: Stockroom) -> list[tuple[int, str]]:
+def told(app: App) -> list[tuple[int, str]]:
     """Who was told what, everybody together."""
     with app.state.database.read() as session:
         return sorted((row.user_id, row.kind) for row in session.exec(select(Notification)))
@@ -61,14 +62,14 @@ def told(app: Stockroom) -> list[tuple[int, str]]:
 
 
 def test_an_order_is_told_to_every_active_admin(
-    app: Stockroom, ada: Person, zoe: Person, retired: int, max: Person, eva: Person, lamp: Row
+    app: App, ada: Person, zoe: Person, retired: int, max: Person, eva: Person, lamp: Row
 ) -> None:
     place(max, (lamp, 1))
 
     assert told(app) == [(ada.id, "order_placed"), (zoe.id, "order_placed")]
 
 
-def test_an_admin_who_orders_is_not_told(app: Stockroom, ada: Person, zoe: Person, lamp: Row) -> None:
+def test_an_admin_who_orders_is_not_told(app: App, ada: Person, zoe: Person, lamp: Row) -> None:
     place(ada, (lamp, 9))
 
     assert told(app) == [(zoe.id, "low_stock"), (zoe.id, "order_placed")]
@@ -91,7 +92,7 @@ def test_a_notification_says_what_happened_and_where(ada: Person, max: Person, l
 
 @pytest.mark.parametrize("status", ["fulfilled", "cancelled"])
 def test_the_owner_is_told_what_an_admin_did_with_the_order(
-    status: str, app: Stockroom, ada: Person, zoe: Person, max: Person, lamp: Row
+    status: str, app: App, ada: Person, zoe: Person, max: Person, lamp: Row
 ) -> None:
     place(max, (lamp, 1))
     ada.patch("/orders/1", {"status": status})
@@ -101,7 +102,7 @@ def test_the_owner_is_told_what_an_admin_did_with_the_order(
 
 
 @pytest.mark.parametrize("status", ["fulfilled", "cancelled"])
-def test_nobody_is_told_what_they_did_themselves(status: str, app: Stockroom, ada: Person, lamp: Row) -> None:
+def test_nobody_is_told_what_they_did_themselves(status: str, app: App, ada: Person, lamp: Row) -> None:
     place(ada, (lamp, 9))
     ada.patch("/orders/1", {"status": status})
 
@@ -116,7 +117,7 @@ def test_a_member_who_cancels_is_not_told(max: Person, lamp: Row) -> None:
 
 
 def test_a_comment_is_told_to_the_creator_of_the_post_alone(
-    app: Stockroom, ada: Person, max: Person, eva: Person, news: Row
+    app: App, ada: Person, max: Person, eva: Person, news: Row
 ) -> None:
     eva.post("/posts/1/comments", {"content": "Good"})
     max.post("/posts/1/comments", {"content": "Thanks"})
@@ -193,7 +194,7 @@ def test_an_import_warns_when_it_crosses_the_level(ada: Person, zoe: Person, max
     assert kinds(ada) == kinds(max) == []
 
 
-def test_a_dry_run_of_an_import_tells_nobody(app: Stockroom, ada: Person, zoe: Person, lamp: Row) -> None:
+def test_a_dry_run_of_an_import_tells_nobody(app: App, ada: Person, zoe: Person, lamp: Row) -> None:
     ada.post("/items/import?dry_run=true", files={"file": b"name,price_cents,quantity\r\nLamp,1200,1\r\n"})
 
     assert told(app) == []
@@ -206,7 +207,7 @@ def test_a_cancelled_order_warns_of_nothing(ada: Person, zoe: Person, max: Perso
     assert kinds(zoe) == ["order_placed", "low_stock"]
 
 
-def test_what_fails_tells_nobody(app: Stockroom, ada: Person, max: Person, eva: Person, lamp: Row) -> None:
+def test_what_fails_tells_nobody(app: App, ada: Person, max: Person, eva: Person, lamp: Row) -> None:
     max.post("/orders", order_for((lamp, 9), ({"id": 99}, 1)))
     max.post("/orders", order_for((lamp, 11)))
     ada.patch("/items/1", {"quantity": 0}, headers={"If-Match": '"7"'})
@@ -215,9 +216,7 @@ def test_what_fails_tells_nobody(app: Stockroom, ada: Person, max: Person, eva: 
     assert told(app) == []
 
 
-def test_an_order_costs_the_same_however_many_admins_are_told(
-    app: Stockroom, ada: Person, max: Person, lamp: Row
-) -> None:
+def test_an_order_costs_the_same_however_many_admins_are_told(app: App, ada: Person, max: Person, lamp: Row) -> None:
     with counted_statements(app) as alone:
         place(max, (lamp, 1))
     for number in range(30):
@@ -231,7 +230,7 @@ def test_an_order_costs_the_same_however_many_admins_are_told(
 
 
 @contextmanager
-def counted_statements(app: Stockroom) -> Generator[list[str]]:
+def counted_statements(app: App) -> Generator[list[str]]:
     """The statements that reach the database while it lasts."""
     engine, statements = app.state.database.engine, list[str]()
 
@@ -320,7 +319,7 @@ def test_those_of_another_do_not_exist(ada: Person, max: Person, eva: Person, th
     assert (inbox(eva), len(inbox(max, "&unread=true"))) == ([], 3)
 
 
-def test_notifications_go_with_their_reader(app: Stockroom, ada: Person, max: Person, three: list[int]) -> None:
+def test_notifications_go_with_their_reader(app: App, ada: Person, max: Person, three: list[int]) -> None:
     ada.delete(f"/users/{max.id}")
 
     assert told(app) == []
@@ -335,7 +334,7 @@ def dashboard(person: Person) -> Row:
     return answer.json()
 
 
-def move(app: Stockroom, order_id: int, at: datetime) -> None:
+def move(app: App, order_id: int, at: datetime) -> None:
     """Pretend that an order was placed at another time."""
     with ending(app.state.database.write()) as session:
         session.exec(update(Order).where(col(Order.id) == order_id).values(created_at=at))
@@ -372,7 +371,7 @@ def test_the_days_are_the_last_30_the_oldest_first(ada: Person, midnight: dateti
     assert dates == [(midnight - timedelta(days=ago)).date().isoformat() for ago in range(29, -1, -1)]
 
 
-def test_a_day_begins_at_midnight_utc(app: Stockroom, ada: Person, lamp: Row, midnight: datetime) -> None:
+def test_a_day_begins_at_midnight_utc(app: App, ada: Person, lamp: Row, midnight: datetime) -> None:
     moment = timedelta(microseconds=1)
     for at in (
         midnight,
@@ -387,9 +386,7 @@ def test_a_day_begins_at_midnight_utc(app: Stockroom, ada: Person, lamp: Row, mi
     assert days_with_orders(ada) == {0: (1, 1_200), 1: (2, 2_400), 29: (1, 1_200)}
 
 
-def test_a_time_of_another_zone_counts_on_its_day_in_utc(
-    app: Stockroom, ada: Person, lamp: Row, midnight: datetime
-) -> None:
+def test_a_time_of_another_zone_counts_on_its_day_in_utc(app: App, ada: Person, lamp: Row, midnight: datetime) -> None:
     move(app, place(ada, (lamp, 1))["id"], (midnight - timedelta(hours=1)).astimezone(ZoneInfo("Asia/Tokyo")))
 
     assert days_with_orders(ada) == {1: (1, 1_200)}
@@ -472,7 +469,7 @@ def test_totals_of_a_day_are_exact(ada: Person, max: Person) -> None:
 
 @pytest.mark.parametrize("name", ["ada", "max"])
 def test_six_statements_are_enough_however_much_there_is(
-    name: str, app: Stockroom, request: pytest.FixtureRequest, max: Person, lamp: Row
+    name: str, app: App, request: pytest.FixtureRequest, max: Person, lamp: Row
 ) -> None:
     person: Person = request.getfixturevalue(name)
     with counted_statements(app) as empty:
@@ -495,7 +492,7 @@ def test_the_dashboard_takes_no_parameters(ada: Person) -> None:
 
 @on_both_databases
 def test_the_inbox_and_the_dashboard_are_the_same_on_both_databases(
-    app: Stockroom, ada: Person, zoe: Person, max: Person, eva: Person, lamp: Row, news: Row, midnight: datetime
+    app: App, ada: Person, zoe: Person, max: Person, eva: Person, lamp: Row, news: Row, midnight: datetime
 ) -> None:
     at_once(2, lambda _: max.post("/orders", order_for((lamp, 4))))
     eva.post("/posts/1/comments", {"content": "Good"})

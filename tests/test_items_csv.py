@@ -12,11 +12,11 @@ import pytest
 from httpx2 import Client, Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from items_csv import BATCH, MOST_BYTES, MOST_MESSAGES, MOST_ROWS, neutral, original
 from sqlmodel import delete
 
-from app import Stockroom
+from kit.app import App
 from kit.db import ending
+from kit.spreadsheets import BATCH, MAX_BYTES, MAX_MESSAGES, MAX_ROWS, neutral, original
 from models import Item
 from tests.conftest import API, PASSWORD, Person
 from tests.servers import Server
@@ -62,7 +62,7 @@ def audit(person: Person) -> list[Row]:
     return person.get("/audit?entity=item&limit=100").json()["items"]
 
 
-def clear(app: Stockroom) -> None:
+def clear(app: App) -> None:
     with ending(app.state.database.write()) as session:
         session.exec(delete(Item))
 
@@ -158,7 +158,7 @@ def test_what_only_python_takes_for_a_space_is_kept(ada: Person) -> None:
 
 
 @pytest.mark.parametrize(("name", "_cell"), FORMULAS)
-def test_a_name_survives_the_way_out_and_in_again(name: str, _cell: str, app: Stockroom, ada: Person) -> None:
+def test_a_name_survives_the_way_out_and_in_again(name: str, _cell: str, app: App, ada: Person) -> None:
     ada.post("/items", {"name": name, "price_cents": 1})
     file = exported(ada)
     unchanged = upload(ada, file).json()
@@ -191,7 +191,7 @@ LEGAL_ITEMS = st.fixed_dictionaries(
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example begins with an empty stock
 )
 @given(st.lists(LEGAL_ITEMS, min_size=1, max_size=5))
-def test_any_legal_items_survive_the_way_out_and_in_again(app: Stockroom, ada: Person, bodies: list[Row]) -> None:
+def test_any_legal_items_survive_the_way_out_and_in_again(app: App, ada: Person, bodies: list[Row]) -> None:
     clear(app)
     accepted = [answer.json() for body in bodies if (answer := ada.post("/items", body)).status_code == 201]
     file = exported(ada)
@@ -329,20 +329,20 @@ def test_a_file_that_stops_being_utf_8_in_row_5000_writes_nothing(ada: Person) -
 
 
 def test_100_001_rows_are_too_many(ada: Person) -> None:
-    rows = b"\n".join([b"x,1"] * (MOST_ROWS + 1))
+    rows = b"\n".join([b"x,1"] * (MAX_ROWS + 1))
 
     assert refusal(upload(ada, b"name,price_cents\n" + rows)) == "Split the file: it has more than 100000 rows"
 
 
 @pytest.mark.parametrize("too_many", [1, 1024 * 1024])
 def test_a_file_of_more_than_16_mib_is_413(ada: Person, too_many: int) -> None:
-    answer = upload(ada, b"x" * (MOST_BYTES + too_many))
+    answer = upload(ada, b"x" * (MAX_BYTES + too_many))
 
     assert (answer.status_code, answer.json()["error_code"]) == (413, "BODY_TOO_LARGE")
 
 
 def test_a_file_of_16_mib_is_read(ada: Person) -> None:
-    answer = upload(ada, b"x" * MOST_BYTES)
+    answer = upload(ada, b"x" * MAX_BYTES)
 
     assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR")
 
@@ -351,7 +351,7 @@ def test_a_file_of_nearly_16_mib_is_read(ada: Person) -> None:
     padding = b" " * 1_000 + b"\r\n"
     file = b"name,price_cents\r\n" + b"Lamp,1" + padding * 16_000
 
-    assert len(file) > 0.95 * MOST_BYTES
+    assert len(file) > 0.95 * MAX_BYTES
     assert upload(ada, file).json()["created"] == 1
 
 
@@ -438,9 +438,9 @@ def test_a_record_is_in_the_line_where_it_begins(end: str, ada: Person) -> None:
 
 
 def test_at_most_1000_errors_are_reported(ada: Person) -> None:
-    found = imported(ada, "name,price_cents", *(f"Item {number},0" for number in range(MOST_MESSAGES + 1)), "Lamp,1")
+    found = imported(ada, "name,price_cents", *(f"Item {number},0" for number in range(MAX_MESSAGES + 1)), "Lamp,1")
 
-    assert (found["created"], len(found["errors"])) == (1, MOST_MESSAGES)
+    assert (found["created"], len(found["errors"])) == (1, MAX_MESSAGES)
 
 
 # All or nothing
@@ -578,13 +578,13 @@ def test_100_000_rows_come_in_and_go_out_again_in_64_mib(tmp_path: Path, templat
     with server.running(), Client(base_url=server.url + API, timeout=300) as client:
         tokens = client.post("/auth/token", data={"username": "ada@example.com", "password": PASSWORD}).json()
         client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
-        lines = (f"Ergonomic office chair number {number},12900,50,5,furniture;blue\r\n" for number in range(MOST_ROWS))
+        lines = (f"Ergonomic office chair number {number},12900,50,5,furniture;blue\r\n" for number in range(MAX_ROWS))
         file = f"{HEADER}\r\n{''.join(lines)}".encode()
         before = _peak_memory(server)
         came_in = client.post("/items/import", files={"file": ("items.csv", file)}).json()
         went_out = client.get("/items/export").content
 
-        assert (came_in, went_out) == (report(created=MOST_ROWS), file)
+        assert (came_in, went_out) == (report(created=MAX_ROWS), file)
         assert _peak_memory(server) - before < 64 * 1024 * 1024
 
 

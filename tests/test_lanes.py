@@ -8,7 +8,7 @@ from time import monotonic, sleep
 import pytest
 from anyio import to_thread
 
-from kit.executor import Lane
+from kit.executor import Executor
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 
@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 
 async def test_everybody_gets_what_their_own_work_gave() -> None:
-    lane = Lane(2)
+    lane = Executor(2)
 
     found = await asyncio.gather(*(lane.run(lambda number=number: number * number) for number in range(500)))
 
@@ -31,7 +31,7 @@ async def test_everybody_gets_what_their_own_work_gave() -> None:
 
 
 async def test_one_lane_does_one_thing_after_the_other_in_the_order_of_asking() -> None:
-    lane, done = Lane(1), list[int]()
+    lane, done = Executor(1), list[int]()
 
     def work(number: int) -> None:
         sleep(0.0005)
@@ -43,7 +43,7 @@ async def test_one_lane_does_one_thing_after_the_other_in_the_order_of_asking() 
 
 
 async def test_no_more_is_done_at_once_than_the_lane_is_wide() -> None:
-    lane, at_work, most = Lane(3), set[int](), list[int]()
+    lane, at_work, most = Executor(3), set[int](), list[int]()
 
     def work() -> None:
         at_work.add(threading.get_ident())
@@ -57,7 +57,7 @@ async def test_no_more_is_done_at_once_than_the_lane_is_wide() -> None:
 
 
 async def test_those_who_wait_hold_no_thread() -> None:
-    lane, gate = Lane(1), threading.Event()
+    lane, gate = Executor(1), threading.Event()
     waiting = [asyncio.create_task(lane.run(gate.wait)) for _ in range(200)]
     await asyncio.sleep(0.05)
 
@@ -77,7 +77,7 @@ class Odd(BaseException):
 async def test_an_error_reaches_whoever_asked_and_nobody_else(
     error: BaseException, raised: type[BaseException]
 ) -> None:
-    lane = Lane(1)
+    lane = Executor(1)
 
     def fail() -> None:
         raise error
@@ -91,7 +91,7 @@ async def test_an_error_reaches_whoever_asked_and_nobody_else(
 
 
 async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
-    lane, gate, done = Lane(1), threading.Event(), list[str]()
+    lane, gate, done = Executor(1), threading.Event(), list[str]()
     first = asyncio.create_task(lane.run(gate.wait))
     second = asyncio.create_task(lane.run(lambda: done.append("second")))
     third = asyncio.create_task(lane.run(lambda: done.append("third")))
@@ -107,7 +107,7 @@ async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
 
 
 async def test_work_runs_in_the_context_of_whoever_asks() -> None:
-    lane = Lane(1)
+    lane = Executor(1)
 
     async def ask(name: str) -> str:
         NAME.set(name)
@@ -118,7 +118,7 @@ async def test_work_runs_in_the_context_of_whoever_asks() -> None:
 
 @pytest.mark.parametrize("width", [1, 2])
 async def test_what_is_finished_does_not_wait_for_what_takes_long(width: int) -> None:
-    lane, began, gate = Lane(width), monotonic(), threading.Event()
+    lane, began, gate = Executor(width), monotonic(), threading.Event()
     first = [asyncio.create_task(lane.run(lambda: "quick")) for _ in range(20)]
     last = [asyncio.create_task(lane.run(lambda: gate.wait(PATIENCE))) for _ in range(width)]
 
@@ -135,7 +135,7 @@ async def test_a_lane_without_a_thread_fails_what_waits_and_goes_on_when_there_i
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    lane = Lane(1)
+    lane = Executor(1)
     with monkeypatch.context() as patched:
         patched.setattr("anyio._backends._asyncio.WorkerThread.start", refuse)
         failed = await asyncio.gather(*(lane.run(lambda: "done") for _ in range(3)), return_exceptions=True)

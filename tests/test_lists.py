@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from app import Stockroom
+from kit.app import App
 from kit.db import ending
 from kit.lists import order_by
 from models import Item, User
@@ -15,7 +15,7 @@ BIGGEST = 2**63 - 1
 
 
 @pytest.fixture
-def shelf(app: Stockroom, ada: Person) -> Person:
+def shelf(app: App, ada: Person) -> Person:
     """Ada, with 41 items at two prices."""
     rows: list[dict[str, Any]] = [
         {"name": f"Item {number:02}", "name_key": f"item {number:02}", "price_cents": 1 + number % 2, "tags": []}
@@ -139,7 +139,7 @@ def test_the_refusal_of_an_unknown_field_names_the_known_ones(ada: Person, path:
     assert "colour" not in error["msg"]
 
 
-def test_accounts_come_in_pages_too(app: Stockroom, ada: Person) -> None:
+def test_accounts_come_in_pages_too(app: App, ada: Person) -> None:
     rows: list[dict[str, Any]] = [
         {"email": f"p{number}@example.com", "full_name": "Same", "full_name_key": "same", "password_hash": ""}
         for number in range(24)

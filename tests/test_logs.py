@@ -12,11 +12,13 @@ from loguru import logger
 from sqlmodel import select
 from starlette.requests import Request
 
-from app import Stockroom, create_app
+from app import create_app
+from kit.app import App
 from kit.db import Database
-from kit.middleware import HostGate
+from kit.middleware import HostMiddleware
 from kit.routing import Router
-from models import LoginSession, User
+from kit.sessions import LoginSession
+from models import User
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 
@@ -41,7 +43,7 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Stockroom:
+def app(settings: Settings) -> App:
     app = create_app(settings)
     app.include_router(probes)
     return app
@@ -193,8 +195,8 @@ def test_only_the_listed_hosts_are_served(settings: Settings, host: str, served:
     assert served or answer.json()["error_code"] == "HOST_NOT_ALLOWED"
 
 
-def test_a_star_serves_every_host_that_is_one(app: Stockroom) -> None:
-    gate = HostGate(app, ["*"])
+def test_a_star_serves_every_host_that_is_one(app: App) -> None:
+    gate = HostMiddleware(app, ["*"])
 
     assert gate.serves("anything.example.org:80")
     assert not gate.serves("")

@@ -26,7 +26,8 @@ from httpx2 import Response
 
 from app import create_app
 from kit import mail, middleware
-from settings import Settings, load_settings
+from kit.settings import load_settings
+from settings import Settings
 from tests.conftest import API, PASSWORD
 from tests.post_office import NAME, SECRET, SENDER, PostOffice, with_mail
 from tests.servers import free_port, serving, until
@@ -382,7 +383,7 @@ def test_a_url_that_is_no_mail_server_refuses_the_start(url: str, monkeypatch: p
     monkeypatch.setenv("APP_SMTP_URL", url)
     monkeypatch.setenv("APP_MAIL_FROM", SENDER)
     with pytest.raises(SystemExit) as refused:
-        load_settings()
+        load_settings(Settings)
 
     sentence = "use smtp://user:password@host:587, or smtps:// for TLS from the first byte"
     assert str(refused.value) == f"APP_SMTP_URL is wrong: {sentence}."
@@ -401,7 +402,7 @@ def test_a_url_that_is_a_mail_server_is_taken(url: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("APP_SMTP_URL", url)
     monkeypatch.setenv("APP_MAIL_FROM", SENDER)
 
-    assert url not in repr(load_settings())
+    assert url not in repr(load_settings(Settings))
 
 
 @pytest.mark.parametrize(
@@ -414,4 +415,4 @@ def test_mail_needs_an_address_that_it_comes_from(
     if sender:
         monkeypatch.setenv("APP_MAIL_FROM", sender)
     with pytest.raises(SystemExit, match=f"^APP_MAIL_FROM is wrong: .*{sentence}"):
-        load_settings()
+        load_settings(Settings)

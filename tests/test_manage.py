@@ -16,8 +16,10 @@ from sqlmodel import Session, col, select
 from typer.testing import CliRunner, Result
 
 import manage
+from kit.audit import AuditEntry
 from kit.db import Database
-from models import AuditEntry, Item, ItemCreate, Notification, Order, User, UserCreate, folded
+from kit.models import folded
+from models import Item, ItemCreate, Notification, Order, User, UserCreate
 from settings import Settings
 from tests.conftest import PASSWORD, Person
 

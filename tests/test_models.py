@@ -11,20 +11,10 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import Session, col, select
 
 from kit.db import Database, ending
-from kit.problems import InvalidCredentials, LastAdmin, TooManyAttempts, VersionConflict
-from models import (
-    FailedSignIn,
-    Item,
-    ItemCreate,
-    ItemUpdate,
-    LoginSession,
-    User,
-    UserCreate,
-    UserRegister,
-    digest,
-    folded,
-    now,
-)
+from kit.models import digest, folded, now
+from kit.problems import InvalidCredentials, TooManyAttempts, VersionConflict
+from kit.sessions import FailedSignIn, LoginSession
+from models import Item, ItemCreate, ItemUpdate, LastAdmin, User, UserCreate, UserRegister
 from settings import Settings
 
 HOUR = timedelta(hours=1)

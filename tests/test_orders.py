@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from sqlmodel import col, func, select, update
 
-from app import Stockroom
+from kit.app import App
 from kit.db import ending
-from models import IdempotencyKey, Order, now
+from kit.idempotency import IdempotencyKey
+from kit.models import now
+from models import Order
 from tests.conftest import API, Person
 from tests.databases import on_both_databases
 from tests.people import at_once, order_for, place, with_key, without_request_id
@@ -251,7 +253,7 @@ def test_only_successes_are_kept(ada: Person, max: Person, desk: Row) -> None:
 
 
 @pytest.mark.parametrize(("hours", "orders"), [(23.9, 1), (24.1, 2)])
-def test_a_key_is_kept_for_a_day(hours: float, orders: int, app: Stockroom, max: Person, lamp: Row) -> None:
+def test_a_key_is_kept_for_a_day(hours: float, orders: int, app: App, max: Person, lamp: Row) -> None:
     max.post("/orders", order_for((lamp, 1)), **with_key("monday"))
     with ending(app.state.database.write()) as session:
         session.exec(update(IdempotencyKey).values(created_at=now() - timedelta(hours=hours)))
@@ -261,7 +263,7 @@ def test_a_key_is_kept_for_a_day(hours: float, orders: int, app: Stockroom, max:
     assert max.get("/orders").json()["total"] == orders
 
 
-def test_expired_keys_are_cleaned_up_whosever_they_are(app: Stockroom, max: Person, eva: Person, lamp: Row) -> None:
+def test_expired_keys_are_cleaned_up_whosever_they_are(app: App, max: Person, eva: Person, lamp: Row) -> None:
     for key in ("monday", "tuesday"):
         max.post("/orders", order_for((lamp, 1)), **with_key(key))
     with ending(app.state.database.write()) as session:
@@ -300,7 +302,7 @@ def test_an_order_is_shown_to_its_owner_and_to_admins(ada: Person, max: Person, 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", None), ("PATCH", {"status": "cancelled"})])
 def test_the_order_of_another_does_not_exist_for_a_member(
-    method: str, body: Row | None, app: Stockroom, max: Person, eva: Person, lamp: Row
+    method: str, body: Row | None, app: App, max: Person, eva: Person, lamp: Row
 ) -> None:
     path = f"/orders/{place(max, (lamp, 1))['id']}"
     hidden = eva.request(method, path, json=body, headers={"If-Match": '"9"'})
@@ -363,7 +365,7 @@ def test_an_admin_finds_orders(query: str, ids: list[int], ada: Person, history:
     assert [order["id"] for order in ada.get(f"/orders{query}").json()["items"]] == ids
 
 
-def test_orders_of_one_moment_come_by_their_id(app: Stockroom, ada: Person, history: list[Row]) -> None:
+def test_orders_of_one_moment_come_by_their_id(app: App, ada: Person, history: list[Row]) -> None:
     with ending(app.state.database.write()) as session:
         session.exec(update(Order).values(created_at=now()))
 
@@ -520,7 +522,7 @@ def test_who_ordered_can_be_deactivated_but_not_deleted(ada: Person, max: Person
 
 @on_both_databases
 def test_the_life_of_an_order_is_the_same_on_both_databases(
-    app: Stockroom, ada: Person, max: Person, eva: Person, lamp: Row, desk: Row
+    app: App, ada: Person, max: Person, eva: Person, lamp: Row, desk: Row
 ) -> None:
     first, again = (max.post("/orders", order_for((desk, 1), (lamp, 4)), **with_key("monday")) for _ in range(2))
     short = eva.post("/orders", order_for((lamp, 1), (desk, 3)))

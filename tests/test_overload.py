@@ -11,7 +11,8 @@ from time import monotonic, sleep
 import pytest
 from httpx2 import Client
 
-from kit.middleware import MOST_UNDER_WAY, open_many_files
+from kit.app import open_many_files
+from kit.middleware import MAX_IN_FLIGHT
 from tests.servers import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
 
 Record = Callable[[str, object], None]
@@ -55,7 +56,7 @@ def wait_until_full(server: RoughServer, ada: Client) -> float:
             assert int(answer.headers["Retry-After"]) >= 1
             return round(1000 * (monotonic() - began))
         sleep(0.05)
-    pytest.fail(f"{MOST_UNDER_WAY} requests under way, and one more was not refused: {server.log[-1000:]}")
+    pytest.fail(f"{MAX_IN_FLIGHT} requests under way, and one more was not refused: {server.log[-1000:]}")
 
 
 def test_a_hundred_clients_that_never_finish_do_not_stop_the_others(tmp_path: Path, record_property: Record) -> None:
@@ -82,7 +83,7 @@ def test_past_the_bound_a_request_is_refused_at_once_and_the_rest_is_served(
     with server.running(), server.as_ada() as ada, ThreadPoolExecutor(8) as threads:
         order = b'{"lines": [{"item_id": %d, "quantity": 1}]}' % add_items(ada)[0]
         first, rest = half_sent("POST", "/orders", bearer_of(ada), order)
-        with connections(server, [first] * MOST_UNDER_WAY) as opened:
+        with connections(server, [first] * MAX_IN_FLIGHT) as opened:
             refused_in = wait_until_full(server, ada)
             refused = [ada.get("/items").status_code for _ in range(50)]
             health = [server.status("/health") for _ in range(5)]
@@ -95,7 +96,7 @@ def test_past_the_bound_a_request_is_refused_at_once_and_the_rest_is_served(
     assert refused == [503] * 50
     assert health == [200] * 5
     assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 201 Created"}
-    assert total == MOST_UNDER_WAY
+    assert total == MAX_IN_FLIGHT
     assert afterwards == [200] * 50
     assert server.faults == []
     record_property("orders accepted, all answered 201", total)
@@ -106,7 +107,7 @@ def test_clients_that_give_up_leave_the_queue(tmp_path: Path, record_property: R
     server = RoughServer(tmp_path, wrapped_in=USUAL_FILES)
     with server.running(), server.as_ada() as ada:
         first, _ = half_sent("POST", "/orders", bearer_of(ada), b'{"lines": []}')
-        with connections(server, [first] * MOST_UNDER_WAY):
+        with connections(server, [first] * MAX_IN_FLIGHT):
             wait_until_full(server, ada)
         began = monotonic()
         while ada.get("/items").status_code == 503:

@@ -6,15 +6,16 @@ from time import sleep
 from typing import Any
 
 import bcrypt
+import passwords
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from pydantic import SecretStr
 
-import passwords
 from app import create_app
-from passwords import check_password, hash_password
-from settings import Settings, StartRefused
+from kit.auth import check_password, hash_password
+from kit.settings import StartRefused
+from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 
 

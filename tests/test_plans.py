@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Connection, event, insert
 from sqlmodel import select
 
-from app import Stockroom
+from kit.app import App
+from kit.audit import AuditEntry
 from kit.db import ending
-from models import AuditEntry, Comment, Notification, Post
+from models import Comment, Notification, Post
 from tests.conftest import Person
 
 ROWS = 500
@@ -41,7 +42,7 @@ PAGED = [
 
 
 @pytest.fixture
-def ids(app: Stockroom, ada: Person, max: Person, lamp: dict[str, Any]) -> dict[str, int]:
+def ids(app: App, ada: Person, max: Person, lamp: dict[str, Any]) -> dict[str, int]:
     """More than one page of everything, most of it by Max and for Max, and two orders of his."""
     with ending(app.state.database.write()) as session:
         author = {"creator_id": max.id, "content": "x"}
@@ -58,7 +59,7 @@ def ids(app: Stockroom, ada: Person, max: Person, lamp: dict[str, Any]) -> dict[
 
 
 @pytest.fixture
-def plan(app: Stockroom) -> Generator[Plans]:
+def plan(app: App) -> Generator[Plans]:
     """What SQLite says of the statement that reads a page: the one with a LIMIT that a request sends."""
     sent: list[tuple[str, Any]] = []
 
@@ -146,9 +147,7 @@ def test_a_members_orders_are_searched_and_never_sorted(
 
 
 @pytest.mark.parametrize("path", [*WALKED, *FILTERED])
-def test_a_page_costs_the_same_at_any_depth(
-    path: str, ids: dict[str, int], ada: Person, max: Person, app: Stockroom
-) -> None:
+def test_a_page_costs_the_same_at_any_depth(path: str, ids: dict[str, int], ada: Person, max: Person, app: App) -> None:
     person, path = reader(path, ada, max), path.format_map(ids)
     near, far = following(person, path, 100), following(person, path, ROWS - 100)
     steps = [_steps(app, person, page) for page in (near, far)]
@@ -156,7 +155,7 @@ def test_a_page_costs_the_same_at_any_depth(
     assert steps[1] <= 1.05 * steps[0]
 
 
-def _steps(app: Stockroom, person: Person, path: str) -> int:
+def _steps(app: App, person: Person, path: str) -> int:
     """How many instructions SQLite's virtual machine takes for a request: a cost that no busy machine distorts."""
     count = 0
 

@@ -8,7 +8,7 @@ import pytest
 from httpx2 import Response
 from sqlmodel import col, func, select
 
-from app import Stockroom
+from kit.app import App
 from models import Comment
 from tests.conftest import API, Person
 from tests.databases import on_both_databases
@@ -284,7 +284,7 @@ def test_each_post_counts_its_own_comments(max: Person, eva: Person, news: Row) 
     assert max.patch(path_of(news), {"title": "Old"}).json()["comment_count"] == 3
 
 
-def test_comments_go_with_their_post(app: Stockroom, max: Person, eva: Person, news: Row) -> None:
+def test_comments_go_with_their_post(app: App, max: Person, eva: Person, news: Row) -> None:
     said, kept = comment(eva, news), comment(eva, write(eva, "Other"))
     max.delete(path_of(news))
 
@@ -318,7 +318,7 @@ def test_there_are_no_comments_where_there_is_no_post(method: str, max: Person) 
 
 
 def test_what_somebody_wrote_goes_with_their_account(
-    app: Stockroom, ada: Person, max: Person, eva: Person, news: Row
+    app: App, ada: Person, max: Person, eva: Person, news: Row
 ) -> None:
     other = write(eva, "Other")
     comment(eva, news)
@@ -517,7 +517,7 @@ def test_a_cursor_of_another_list_or_a_changed_one_is_refused(max: Person, news:
 @on_both_databases
 @pytest.mark.usefixtures("library")
 def test_posts_and_comments_are_the_same_on_both_databases(
-    app: Stockroom, ada: Person, max: Person, eva: Person, news: Row
+    app: App, ada: Person, max: Person, eva: Person, news: Row
 ) -> None:
     said = [comment(person, news) for person in (max, eva, ada)]
     changed = max.patch(path_of(news), {"title": "Old news"}, headers={"If-Match": '"1"'}).json()

@@ -14,10 +14,12 @@ from fastapi.testclient import TestClient
 from httpx2 import Client, Response
 from sqlmodel import select
 
-from app import Stockroom, create_app
+from app import create_app
+from kit.app import App
 from kit.db import ending
+from kit.models import digest, now
+from kit.sessions import PasswordReset
 from kit.sqlite import SQLITE
-from models import PasswordReset, digest, now
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 from tests.post_office import PostOffice, with_mail
@@ -34,7 +36,7 @@ def office() -> Generator[PostOffice]:
 
 
 @pytest.fixture
-def app(settings: Settings, office: PostOffice) -> Stockroom:
+def app(settings: Settings, office: PostOffice) -> App:
     return create_app(with_mail(settings, office.url))
 
 
@@ -63,13 +65,13 @@ def token(max: Person, office: PostOffice) -> str:
     return tokens(office)[0]
 
 
-def let_an_hour_pass(app: Stockroom) -> None:
+def let_an_hour_pass(app: App) -> None:
     with ending(app.state.database.write()) as session:
         for row in session.exec(select(PasswordReset)):
             row.expires_at -= timedelta(hours=1)
 
 
-def stored(app: Stockroom) -> list[PasswordReset]:
+def stored(app: App) -> list[PasswordReset]:
     with app.state.database.read() as session:
         return list(session.exec(select(PasswordReset)))
 
@@ -109,7 +111,7 @@ def test_whoever_asks_gets_the_same_answer(everybody: list[str], max: Person, of
 
 
 def test_whoever_asks_waits_for_neither_the_database_nor_the_mail_server(
-    everybody: list[str], app: Stockroom, settings: Settings, office: PostOffice
+    everybody: list[str], app: App, settings: Settings, office: PostOffice
 ) -> None:
     office.seconds = 1
     with serving(create_app(app.settings)) as client, closing(SQLITE.connect(settings.sqlite_path)) as other:
@@ -124,7 +126,7 @@ def test_whoever_asks_waits_for_neither_the_database_nor_the_mail_server(
     assert seconds < 1
 
 
-def test_an_account_has_five_living_tokens_at_most(app: Stockroom, max: Person, office: PostOffice) -> None:
+def test_an_account_has_five_living_tokens_at_most(app: App, max: Person, office: PostOffice) -> None:
     answers = [ask(max.client).status_code for _ in range(7)]
 
     assert answers == [202] * 7
@@ -133,7 +135,7 @@ def test_an_account_has_five_living_tokens_at_most(app: Stockroom, max: Person, 
 
 
 def test_others_can_ask_meanwhile_and_everybody_again_after_an_hour(
-    app: Stockroom, max: Person, eva: Person, office: PostOffice
+    app: App, max: Person, eva: Person, office: PostOffice
 ) -> None:
     for _ in range(7):
         ask(max.client)
@@ -186,7 +188,7 @@ def test_a_token_works_once(max: Person, token: str) -> None:
     assert sign_in(max.client, NEW).status_code == 200
 
 
-def test_a_token_works_for_an_hour(app: Stockroom, max: Person, token: str) -> None:
+def test_a_token_works_for_an_hour(app: App, max: Person, token: str) -> None:
     [row] = stored(app)
     let_an_hour_pass(app)
 
@@ -237,14 +239,14 @@ def test_a_deactivated_account_gets_no_new_password(ada: Person, max: Person, to
     assert sign_in(max.client, PASSWORD).status_code == 200
 
 
-def test_the_token_of_a_deleted_account_is_gone(app: Stockroom, ada: Person, max: Person, token: str) -> None:
+def test_the_token_of_a_deleted_account_is_gone(app: App, ada: Person, max: Person, token: str) -> None:
     ada.delete(f"/users/{max.id}")
 
     assert is_refused(use(ada.client, token))
     assert stored(app) == []
 
 
-def test_no_other_token_sets_a_password(app: Stockroom, max: Person, token: str) -> None:
+def test_no_other_token_sets_a_password(app: App, max: Person, token: str) -> None:
     [row] = stored(app)
     others = ["x", "x" * 255, token[:-1], token.swapcase(), row.token_hash, max.access_token[:255], max.refresh_token]
 
@@ -311,7 +313,7 @@ def test_the_audit_shows_that_the_password_was_changed_and_by_whom(ada: Person, 
     assert (entry["actor_id"], entry["action"]) == (max.id, "update")
 
 
-def test_a_token_is_stored_only_as_its_hash(app: Stockroom, settings: Settings, token: str) -> None:
+def test_a_token_is_stored_only_as_its_hash(app: App, settings: Settings, token: str) -> None:
     files = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 
     assert [row.token_hash for row in stored(app)] == [digest(token)]

@@ -4,17 +4,21 @@ from collections.abc import Callable, Generator
 from typing import Annotated, Any
 
 import pytest
+from callers import admin_user, current_user
 from fastapi import APIRouter, Depends
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
-from app import Stockroom, create_app
-from callers import AdminUser, Caller, CurrentUser, admin_user, current_user
+from app import create_app
+from auth import AdminUser, CurrentUser
+from kit.app import App
 from kit.db import Database, ReadSession, WriteSession, ending
+from kit.models import now
 from kit.problems import Forbidden, InvalidCredentials
-from kit.routing import Route, Router
+from kit.routing import Caller, Route, Router
+from kit.sessions import LoginSession
 from kit.sqlite import SQLITE
-from models import Item, ItemPublic, LoginSession, now
+from models import Item, ItemPublic
 from settings import Settings
 from tests.conftest import API, Person
 
@@ -74,7 +78,7 @@ def broken(user: CurrentUser, session: ReadSession) -> Any:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Stockroom:
+def app(settings: Settings) -> App:
     app = create_app(settings)
     app.include_router(plain)
     app.include_router(guarded)
@@ -252,7 +256,7 @@ def test_a_plain_route_gives_the_write_lock_back(client: TestClient, settings: S
 # What the documentation is told
 
 
-def documented(app: Stockroom, method: str, path: str) -> dict[str, str]:
+def documented(app: App, method: str, path: str) -> dict[str, str]:
     operation = app.openapi()["paths"][path][method]
     return {status: answer["description"] for status, answer in operation["responses"].items()}
 
@@ -269,13 +273,11 @@ def documented(app: Stockroom, method: str, path: str) -> dict[str, str]:
         ("get", f"{API}/users/me", "200 400 401 422 500 503"),
     ],
 )
-def test_a_route_documents_what_follows_from_its_signature(
-    app: Stockroom, method: str, path: str, statuses: str
-) -> None:
+def test_a_route_documents_what_follows_from_its_signature(app: App, method: str, path: str, statuses: str) -> None:
     assert sorted(documented(app, method, path)) == statuses.split()
 
 
-def test_a_route_documents_the_codes_of_each_status(app: Stockroom) -> None:
+def test_a_route_documents_the_codes_of_each_status(app: App) -> None:
     change = documented(app, "patch", f"{API}/items/{{item_id}}")
 
     assert change["400"] == "BAD_REQUEST, HOST_NOT_ALLOWED"

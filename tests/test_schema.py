@@ -22,9 +22,10 @@ from sqlmodel import SQLModel
 from app import create_app
 from kit import schema
 from kit.db import Database, ending
+from kit.settings import StartRefused
 from kit.sqlite import BUSY_SECONDS, SQLITE
 from models import Item
-from settings import Settings, StartRefused
+from settings import Settings
 from tests.conftest import Person
 from tests.postgres import Postgres
 from tests.servers import write_lock_held

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.secret_key import resolve_secret_key
-from settings import Settings, StartRefused, load_settings
+from kit.settings import StartRefused, load_settings, resolve_secret_key
+from settings import Settings
 
 ROOT = Path(__file__).parent.parent
 KEY = "0123456789abcdef0123456789abcdef"
@@ -98,14 +98,14 @@ def python(folder: Path, code: str, **variables: str) -> "subprocess.Popen[str]"
 
 
 def test_every_setting_has_a_default() -> None:
-    assert load_settings().model_dump() == DEFAULTS
+    assert load_settings(Settings).model_dump() == DEFAULTS
 
 
 def test_development_has_defaults_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAPI_ENV", "development")
     ours = {"environment": "development", "registration_open": True, "log_json": False, "docs": True}
 
-    assert load_settings().model_dump() == DEFAULTS | ours
+    assert load_settings(Settings).model_dump() == DEFAULTS | ours
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_the_environment_is_that_of_fastapi_unless_it_is_set(
         if value is not None:
             monkeypatch.setenv(name, value)
 
-    assert load_settings().environment == environment
+    assert load_settings(Settings).environment == environment
 
 
 def test_what_follows_from_the_environment_can_be_set_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("APP_REGISTRATION_OPEN", "APP_DOCS"):
         monkeypatch.setenv(name, "true")
     monkeypatch.setenv("APP_LOG_JSON", "false")
-    settings = load_settings()
+    settings = load_settings(Settings)
 
     assert (settings.environment, settings.registration_open, settings.docs, settings.log_json) == (
         "production",
@@ -151,7 +151,7 @@ def test_a_wrong_value_stops_the_start_with_a_sentence_that_does_not_repeat_it(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit) as refused:
-        load_settings()
+        load_settings(Settings)
     message = str(refused.value)
 
     assert message.startswith(f"{variable} is wrong: ")
@@ -166,7 +166,7 @@ def test_each_wrong_value_has_a_sentence_of_its_own(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("APP_BCRYPT_ROUNDS", "99")
     monkeypatch.setenv("APP_ENVIRONMENT", "staging")
     with pytest.raises(SystemExit) as refused:
-        load_settings()
+        load_settings(Settings)
 
     assert [line.split()[0] for line in str(refused.value).splitlines()] == ["APP_ENVIRONMENT", "APP_BCRYPT_ROUNDS"]
 
@@ -196,7 +196,7 @@ def test_importing_the_app_opens_nothing(tmp_path: Path) -> None:
 def test_lists_are_written_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_ALLOWED_HOSTS", '["shop.example.com", "*.example.org"]')
     monkeypatch.setenv("APP_CORS_ORIGINS", '["https://shop.example.com"]')
-    settings = load_settings()
+    settings = load_settings(Settings)
 
     assert settings.allowed_hosts == ["shop.example.com", "*.example.org"]
     assert settings.cors_origins == ["https://shop.example.com"]
@@ -206,14 +206,14 @@ def test_lists_are_written_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_log_level_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     monkeypatch.setenv("APP_LOG_LEVEL", level)
 
-    assert load_settings().log_level == "DEBUG"
+    assert load_settings(Settings).log_level == "DEBUG"
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in DEFAULTS:
         monkeypatch.setenv(f"APP_{name.upper()}", "")
 
-    assert load_settings().model_dump() == DEFAULTS
+    assert load_settings(Settings).model_dump() == DEFAULTS
 
 
 def test_settings_are_also_read_from_a_file_that_the_environment_overrules(
@@ -222,7 +222,7 @@ def test_settings_are_also_read_from_a_file_that_the_environment_overrules(
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     (tmp_path / ".env").write_text("APP_BCRYPT_ROUNDS=5\nAPP_LOGIN_ATTEMPTS=7\nSOMETHING_ELSE=1\n")
     monkeypatch.setenv("APP_LOGIN_ATTEMPTS", "8")
-    settings = load_settings()
+    settings = load_settings(Settings)
 
     assert (settings.bcrypt_rounds, settings.login_attempts) == (5, 8)
 
@@ -238,7 +238,7 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
 def test_a_key_of_32_bytes_is_long_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str) -> None:
     monkeypatch.setenv("APP_SECRET_KEY", key)
 
-    assert resolve_secret_key(load_settings()) == key
+    assert resolve_secret_key(load_settings(Settings)) == key
     assert list(tmp_path.iterdir()) == []
 
 
@@ -260,7 +260,7 @@ def test_the_key_of_a_postgres_app_is_in_the_data_folder(tmp_path: Path) -> None
 
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
-    code = "from secret_key import *; from settings import load_settings; print(resolve_secret_key(load_settings()))"
+    code = "from secret_key import *; from settings import load_settings; print(resolve_secret_key(load_settings(Settings)))"
     processes = [python(tmp_path, code, APP_DATABASE_URL="sqlite:///app.db") for _ in range(8)]
     ends = [process.communicate(timeout=60) for process in processes]
 
