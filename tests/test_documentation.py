@@ -18,6 +18,7 @@ from typer.main import get_group
 import manage
 from kit.app import App
 from settings import Settings
+from tests import missing
 from tests.servers import ROOT, Program, free_port
 
 README = (ROOT / "README.md").read_text()
@@ -144,6 +145,7 @@ def test_every_error_code_that_the_api_documents_is_in_the_readme(app: App) -> N
 
 
 def test_the_first_five_minutes_work_as_pasted(copy: Path) -> None:
+    missing.program("curl")
     script = "".join(lines for kind, lines in blocks("The first five minutes") if kind == "sh")
 
     with server(copy) as address:

@@ -1,17 +1,17 @@
 """When a 201 leaves, the order is on the disk: what the kernel was told, and in which order."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import missing
 from tests.servers import RoughServer, add_items, lines
 
 Record = Callable[[str, object], None]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
 
 ORDERS = 10
 CALLS = "pwrite64,fsync,fdatasync,write,writev,sendto,sendmsg"
@@ -43,11 +43,17 @@ def events(trace: str) -> list[str]:
 
 def traced_orders(folder: Path, synchronous: str) -> list[list[str]]:
     """What the server did with its journal before each of its answers to orders, which came one by one."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.fail("This test looks at system calls with strace; install the package strace.")
     trace = folder / "trace"
-    command = [strace, "-f", "-y", "-s", "32", "--seccomp-bpf", f"--trace={CALLS}", f"--output={trace}"]
+    command = [
+        missing.program("strace"),
+        "-f",
+        "-y",
+        "-s",
+        "32",
+        "--seccomp-bpf",
+        f"--trace={CALLS}",
+        f"--output={trace}",
+    ]
     server = RoughServer(folder, wrapped_in=command, settings={"APP_SQLITE_SYNCHRONOUS": synchronous})
     with server.running(), server.as_ada() as ada:
         item_ids = add_items(ada)

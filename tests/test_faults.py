@@ -25,6 +25,7 @@ from httpx2 import Client, Response, TransportError
 from jwt import api_jwt
 
 import models
+from tests import missing
 from tests.conftest import API, PASSWORD, Person
 from tests.postgres import Postgres, running_postgres
 from tests.servers import (
@@ -41,6 +42,8 @@ from tests.servers import (
 )
 
 Record = Callable[[str, object], None]
+
+pytestmark = pytest.mark.xdist_group("load")
 
 
 def keep_ordering(server: RoughServer, bearer: str, body: dict[str, Any], acknowledged: list[dict[str, Any]]) -> None:
@@ -260,7 +263,10 @@ def slowest_read(server: RoughServer, bearer: str, seconds: float) -> float:
 
 def can_mount() -> bool:
     """Whether we may make a file system of our own."""
-    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0  # noqa: S607
+    unshare = shutil.which("unshare")
+    if unshare is None or os.geteuid() != 0:
+        return False
+    return subprocess.run([unshare, "--mount", "true"], capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
 class SmallDisk:
@@ -272,6 +278,8 @@ class SmallDisk:
 
     @contextmanager
     def mounted(self) -> Generator[None]:
+        if not can_mount():
+            missing.lacking("the right to mount a file system")
         options = ["-t", "tmpfs", "-o", "size=8m", "stockroom"]
         subprocess.run(["mount", *options, self.folder], check=True)  # noqa: S603, S607 - our own folder
         try:
@@ -296,6 +304,7 @@ class LimitedFiles:
 
     @contextmanager
     def mounted(self) -> Generator[None]:
+        missing.require_linux()
         yield
 
     def fill(self, server: RoughServer) -> None:
@@ -308,10 +317,9 @@ class LimitedFiles:
 
 
 FULL_DISKS: list[tuple[type[SmallDisk | LimitedFiles], tuple[int, str]]] = [
-    (LimitedFiles, (503, "DATABASE_UNAVAILABLE"))
+    (LimitedFiles, (503, "DATABASE_UNAVAILABLE")),
+    (SmallDisk, (507, "STORAGE_FULL")),
 ]
-if can_mount():
-    FULL_DISKS.append((SmallDisk, (507, "STORAGE_FULL")))
 
 
 @pytest.mark.slow
@@ -349,8 +357,11 @@ def test_a_full_disk_refuses_writes_and_they_recover_when_there_is_space(
 # Files
 
 
-# Root may write what nobody may write, unless this power is taken from it.
-POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+def powerless() -> list[str]:
+    """The command that takes from root the power to write what nobody may write."""
+    if os.geteuid() != 0:
+        return []
+    return [missing.program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
 
 
 @pytest.mark.slow
@@ -364,7 +375,7 @@ def test_a_file_that_may_only_be_read_is_read_and_written_again_when_it_may_be(
         server.process.terminate()
         server.wait()
     server.database_path.chmod(0o444)
-    server = RoughServer(tmp_path, wrapped_in=POWERLESS)
+    server = RoughServer(tmp_path, wrapped_in=powerless())
     with server.running(), server.connect(bearer) as ada:
         refused = [code(ada.post("/orders", json=lines(item_ids))) for _ in range(10)]
         assert stored_orders(ada).keys() == {order["id"] for order in orders}

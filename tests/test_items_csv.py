@@ -18,6 +18,7 @@ from kit.app import App
 from kit.db import ending
 from kit.spreadsheets import BATCH, MAX_BYTES, MAX_MESSAGES, MAX_ROWS, neutral, original
 from models import Item
+from tests import missing
 from tests.conftest import API, PASSWORD, Person
 from tests.servers import Server
 
@@ -572,6 +573,7 @@ def test_anything_but_one_file_is_422(options: dict[str, Any], loc: list[str], a
 
 def test_100_000_rows_come_in_and_go_out_again_in_64_mib(tmp_path: Path, template: Path) -> None:
     """The file itself has 7 MB, and SQLite may keep 16 MB of pages; an item takes about 200 bytes while it comes in."""
+    missing.require_linux()
     shutil.copy(template, tmp_path / "app.db")
     account = {"APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
     server = Server(tmp_path, 1, account)

@@ -13,14 +13,17 @@ from httpx2 import Client
 
 from kit.app import open_many_files
 from kit.middleware import MAX_IN_FLIGHT
+from tests import missing
 from tests.servers import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
 
 Record = Callable[[str, object], None]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
 
-# What most systems give a process, unless it asks for more.
-USUAL_FILES = ["prlimit", "--nofile=1024:"]
+
+def usual_files() -> list[str]:
+    """The command that gives a process as many files as most systems do, unless it asks for more."""
+    return [missing.program("prlimit"), "--nofile=1024:"]
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +82,7 @@ def test_a_hundred_clients_that_never_finish_do_not_stop_the_others(tmp_path: Pa
 def test_past_the_bound_a_request_is_refused_at_once_and_the_rest_is_served(
     tmp_path: Path, record_property: Record
 ) -> None:
-    server = RoughServer(tmp_path, wrapped_in=USUAL_FILES)
+    server = RoughServer(tmp_path, wrapped_in=usual_files())
     with server.running(), server.as_ada() as ada, ThreadPoolExecutor(8) as threads:
         order = b'{"lines": [{"item_id": %d, "quantity": 1}]}' % add_items(ada)[0]
         first, rest = half_sent("POST", "/orders", bearer_of(ada), order)
@@ -104,7 +107,7 @@ def test_past_the_bound_a_request_is_refused_at_once_and_the_rest_is_served(
 
 
 def test_clients_that_give_up_leave_the_queue(tmp_path: Path, record_property: Record) -> None:
-    server = RoughServer(tmp_path, wrapped_in=USUAL_FILES)
+    server = RoughServer(tmp_path, wrapped_in=usual_files())
     with server.running(), server.as_ada() as ada:
         first, _ = half_sent("POST", "/orders", bearer_of(ada), b'{"lines": []}')
         with connections(server, [first] * MAX_IN_FLIGHT):

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import missing
+
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK_TEXT = (ROOT / "uv.lock").read_text()
@@ -79,7 +81,8 @@ def test_every_package_comes_from_one_registry() -> None:
 def test_only_the_lock_file_names_the_registry() -> None:
     urls: list[str] = re.findall(r'"(https?://[^"]+)"', LOCK_TEXT)
     hosts = {urlsplit(url).hostname or "" for url in urls}
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    command = [missing.program("git"), "ls-files", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     tracked = [ROOT / name for name in listing.stdout.split("\0") if name and name != "uv.lock"]
     texts = {path.name: path.read_text(errors="replace") for path in tracked if path.is_file()}
 
