@@ -29,6 +29,7 @@ def create_app(settings: Settings) -> App:
         nouns=NOUNS,
         credentials=auth.CREDENTIALS,
         on_start=[partial(auth.ensure_admin, settings)],
+        outbox=auth.OUTBOX,
     )
 
 

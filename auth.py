@@ -1,23 +1,31 @@
 """Who calls, and everything below `/auth`: registration, the token endpoint, login sessions, forgotten passwords."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from anyio import to_thread
-from fastapi import BackgroundTasks, Depends, Form, Request, Response
+from fastapi import Depends, Form, Request, Response
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
+from kit.app import App
 from kit.audit import act_as
-from kit.auth import check_password, hash_password, nobodys_hash, sign_access_token
+from kit.auth import (
+    Hashing,
+    check_password,
+    hash_password,
+    nobodys_hash,
+    renewed_hash,
+    rounds_of,
+    sign_access_token,
+    take_as_long_as,
+)
 from kit.db import Database, ReadSession, WriteSession, ending
 from kit.errors import Credentials, problems
-from kit.mail import Mailer
 from kit.models import Id, normalized_email, now
+from kit.outbox import OutboxEntry
 from kit.problems import BadRequest, Forbidden, InvalidCredentials, Problem, TooManyAttempts
 from kit.routing import Caller, Hashed, Router
 from kit.sessions import FailedSignIn, LoginSession, LoginSessionPublic, PasswordReset
@@ -60,24 +68,33 @@ class UnsupportedGrantType(Problem):
 class Proof:
     """What one check of a password found; it counts only after `accept`."""
 
-    email: str
-    user_id: int | None
+    account: str
+    """Whose failures are counted."""
+    user_id: int | None = None
     password_hash: str = ""
+    renewed_hash: str = ""
+    """The same password with the rounds of today, where its hash has others."""
 
 
 def check_credentials(database: Database, settings: Settings, email: str, password: str) -> Proof:
-    """Check a password with exactly one hash computation, whether or not there is such an account.
+    """Check a password in the time of the slowest hash there is, whether or not there is such an account.
 
     Raises:
         TooManyAttempts: signing in to this account failed too often of late.
     """
-    email = normalized_email(email)
+    email, rounds = normalized_email(email), settings.bcrypt_rounds
     with database.read() as session:
-        FailedSignIn.refuse_blocked(session, email, settings.login_attempts)
         user = session.exec(select(User).where(User.email == email)).one_or_none()
-    password_hash = user.password_hash if user else nobodys_hash(settings.bcrypt_rounds)
+        account = user.account if user else email
+        FailedSignIn.refuse_blocked(session, account, settings.login_attempts)
+        slowest = max(rounds, int(session.exec(select(func.max(func.substr(User.password_hash, 5, 2)))).one() or 0))
+    password_hash = user.password_hash if user else nobodys_hash(slowest)
     right = check_password(password, password_hash)
-    return Proof(email, user.id, password_hash) if user and right else Proof(email, None)
+    take_as_long_as(slowest, password_hash)
+    if not user or not right:
+        return Proof(account)
+    is_of_today = rounds_of(password_hash) == rounds
+    return Proof(account, user.id, password_hash, "" if is_of_today else renewed_hash(password, password_hash, rounds))
 
 
 def accept(session: Session, proof: Proof, settings: Settings) -> User:
@@ -90,38 +107,37 @@ def accept(session: Session, proof: Proof, settings: Settings) -> User:
         TooManyAttempts: other guesses used up the attempts meanwhile.
     """
     attempts, window = settings.login_attempts, timedelta(seconds=settings.login_window_seconds)
-    FailedSignIn.refuse_blocked(session, proof.email, attempts, lock=True)
+    FailedSignIn.refuse_blocked(session, proof.account, attempts, lock=True)
     user = session.get(User, proof.user_id, with_for_update=True) if proof.user_id else None
-    if user is None or not user.is_active or user.password_hash != proof.password_hash:
-        FailedSignIn.count(session, proof.email, attempts, window)
+    if user is None or not user.is_active or user.password_hash not in (proof.password_hash, proof.renewed_hash):
+        FailedSignIn.count(session, proof.account, attempts, window)
         raise InvalidCredentials
-    FailedSignIn.clear(session, proof.email)
+    FailedSignIn.clear(session, proof.account)
+    if proof.renewed_hash:
+        user.renew_hash(session, proof.renewed_hash)
     return user
 
 
 # Registration
 
 
-def _registered_password_hash(request: Request, data: UserRegister) -> Callable[[], str]:
+def _registered_password_hash(request: Request, data: UserRegister) -> Hashing:
     settings: Settings = request.app.state.settings
     if not settings.registration_open:
         raise RegistrationClosed
-    return partial(hash_password, data.password, settings.bcrypt_rounds)
+    return Hashing(data.email, partial(hash_password, data.password, settings.bcrypt_rounds))
 
 
 @public_router.post(
     "/register", status_code=201, response_model=UserPublic, responses=problems(EmailTaken, RegistrationClosed)
 )
 def register(
-    request: Request,
-    tasks: BackgroundTasks,
     data: UserRegister,
     password_hash: Annotated[str, Hashed(_registered_password_hash)],
     session: WriteSession,
 ) -> User:
     """Make an account of one's own; the first one ever is an admin, every later one a member."""
-    mailer: Mailer = request.app.state.mailer
-    tasks.add_task(mailer.send, "welcome", data.email, full_name=data.full_name)
+    OutboxEntry.put(session, "welcome", email=data.email, full_name=data.full_name)
     return User.create(session, data, password_hash)
 
 
@@ -146,14 +162,15 @@ class TokenPair(BaseModel):
     refresh_token: str
 
 
-def _checked_grant(request: Request, form: TokenForm) -> Callable[[], Proof] | None:
+def _checked_grant(request: Request, form: TokenForm) -> Hashing | None:
     """Have the password checked, if that is what the form brings."""
     if any(FORBIDDEN_TEXT.search(text) for text in form.model_dump().values()):
         raise BadRequest("The form has a NUL or half a character in it.")
     match form.grant_type:
         case "password" if form.username and form.password:
             state = request.app.state
-            return partial(check_credentials, state.database, state.settings, form.username, form.password)
+            check = partial(check_credentials, state.database, state.settings, form.username, form.password)
+            return Hashing(normalized_email(form.username), check)
         case "password":
             raise BadRequest("Send the form fields username and password.")
         case "refresh_token" if form.refresh_token:
@@ -226,15 +243,16 @@ def end_all_sessions(user: CurrentUser, session: WriteSession) -> None:
 
 
 @public_router.post("/password-reset", status_code=202, response_class=Response)
-def request_password_reset(request: Request, data: PasswordResetRequest, tasks: BackgroundTasks) -> Response:
-    """Ask for a mail with a one-time token; whoever asks, the answer is the same and does not wait for anything."""
-    tasks.add_task(_send_reset, request.app.state.database, request.app.state.mailer, data.email)
+def request_password_reset(data: PasswordResetRequest, session: WriteSession) -> Response:
+    """Ask for a mail with a one-time token; whoever asks, the answer is the same and waits for no mail server."""
+    OutboxEntry.put(session, "password-reset", email=data.email)
     return Response(status_code=202)
 
 
-def _hash_for_living_token(request: Request, data: PasswordResetUse) -> Callable[[], str]:
+def _hash_for_living_token(request: Request, data: PasswordResetUse) -> Hashing:
     state = request.app.state
-    return partial(_require_living_and_hash, state.database, data, state.settings.bcrypt_rounds)
+    work = partial(_require_living_and_hash, state.database, data, state.settings.bcrypt_rounds)
+    return Hashing(data.token, work)
 
 
 @public_router.put("/password-reset", status_code=204, responses=problems(InvalidCredentials))
@@ -247,7 +265,7 @@ def use_password_reset(
         raise InvalidCredentials
     act_as(session, user.id)
     user.change_password(session, password_hash)
-    FailedSignIn.clear(session, user.email)
+    FailedSignIn.clear(session, user.account)
 
 
 def _require_living_and_hash(database: Database, data: PasswordResetUse, rounds: int) -> str:
@@ -256,20 +274,30 @@ def _require_living_and_hash(database: Database, data: PasswordResetUse, rounds:
     return hash_password(data.new_password, rounds)
 
 
-async def _send_reset(database: Database, mailer: Mailer, email: str) -> None:
-    # In the mailer's turns: many of these at once must not take the threads of those who wait for an answer.
-    issued = await to_thread.run_sync(_issue, database, email, limiter=mailer.slots)
-    if issued:
-        full_name, token = issued
-        await mailer.send("reset", email, full_name=full_name, token=token)
+# What the outbox does
 
 
-def _issue(database: Database, email: str) -> tuple[str, str] | None:
+def send_welcome(app: App, entry: dict[str, Any]) -> None:
+    """Welcome somebody who has registered."""
+    app.state.mailer.send("welcome", entry["email"], full_name=entry["full_name"])
+
+
+def send_password_reset(app: App, entry: dict[str, Any]) -> None:
+    """Mail a token to somebody who asked for it, if there is such an active account; it is made here, not before."""
+    database: Database = app.state.database
     with ending(database.write()) as session:
-        user = session.exec(select(User).where(User.email == email, User.is_active)).one_or_none()
+        user = session.exec(select(User).where(User.email == entry["email"], User.is_active)).one_or_none()
         token = PasswordReset.issue(session, user.id) if user else None
-        return (user.full_name, token) if user and token else None
+    if user and token:
+        try:
+            app.state.mailer.send("reset", user.email, full_name=user.full_name, token=token)
+        except BaseException:
+            with ending(database.write()) as session:  # the next attempt makes another one
+                PasswordReset.end(session, token)
+            raise
 
+
+OUTBOX = {"welcome": send_welcome, "password-reset": send_password_reset}
 
 # The first admin
 

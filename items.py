@@ -21,6 +21,7 @@ from kit.lists import (
     Paging,
     SearchText,
     cached_statement,
+    contains,
     order_by,
     rows_of,
     sortable,
@@ -64,7 +65,7 @@ class ItemFilters(Filters):
         """The items that pass, in their order."""
         items = rows_of(Item).where(*(Item.has_tag(tag) for tag in self.tag))
         if self.q:
-            items = items.where(col(Item.name_key).contains(folded(self.q), autoescape=True))
+            items = items.where(contains(col(Item.name_key), folded(self.q)))
         if self.min_price_cents is not None:
             items = items.where(Item.price_cents >= self.min_price_cents)
         if self.max_price_cents is not None:

@@ -11,7 +11,7 @@ to somebody from `Owned`. What happens to a row when another one is deleted stan
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 from pydantic import AfterValidator, StringConstraints, field_validator
@@ -21,8 +21,10 @@ from sqlalchemy import (
     ColumnElement,
     Index,
     String,
+    and_,
     bindparam,
     insert,
+    or_,
     text,
     type_coerce,
     update,
@@ -62,7 +64,7 @@ from settings import API
 # Users
 
 Role = Literal["member", "admin"]
-FullName = Annotated[str, Field(min_length=1, max_length=255)]
+FullName = Annotated[str, Field(min_length=1, max_length=255, regex=r"^[^\x00-\x1f\x7f\x85\u2028\u2029]*$")]
 
 
 class EmailTaken(Conflict):
@@ -105,9 +107,12 @@ class UserRegister(RequestBody):
     password: NewPassword
 
 
-class UserCreate(UserRegister):
-    """A new account, made by an admin."""
+class UserCreate(RequestBody):
+    """A new account, made by an admin; without a password nobody can sign in until one is set with a token."""
 
+    email: Email
+    full_name: FullName
+    password: NewPassword = ""  # no password has this hash
     role: Role = "member"
 
 
@@ -201,8 +206,13 @@ class User(Audited, Timestamped, table=True):
         """Whether this account may do what members may not."""
         return self.role == "admin"
 
+    @property
+    def account(self) -> str:
+        """By which name failed sign-ins are counted; another e-mail does not change it."""
+        return f"user {self.id}"
+
     @classmethod
-    def create(cls, session: Session, data: UserRegister, password_hash: str) -> Self:
+    def create(cls, session: Session, data: UserRegister | UserCreate, password_hash: str) -> Self:
         """Add an account; the first one ever becomes the admin.
 
         Raises:
@@ -243,6 +253,19 @@ class User(Audited, Timestamped, table=True):
         PasswordReset.end_all(session, self.id)
         LoginSession.end_all(session, self.id, but=keep_session)
 
+    def renew_hash(self, session: Session, password_hash: str) -> None:
+        """Keep the same password under another hash; that is no change of the account."""
+        session.connection().execute(update(User).where(col(User.id) == self.id).values(password_hash=password_hash))
+        set_loaded(self, {"password_hash": password_hash})
+
+    def issue_reset(self, session: Session) -> "PasswordResetToken":
+        """A token for a day, in place of earlier ones; the audit says that there was one."""
+        PasswordReset.end_all(session, self.id)
+        lifetime = timedelta(days=1)
+        token = PasswordReset.issue(session, self.id, lifetime)
+        record(session, "update", User, [(self.id, {"password_reset": [None, None]})])
+        return PasswordResetToken(token=str(token), expires_at=now() + lifetime)
+
     def remove(self, session: Session) -> None:
         """Delete the account with its posts, comments, notifications and sessions.
 
@@ -255,16 +278,32 @@ class User(Audited, Timestamped, table=True):
         session.delete(self)
         session.flush()
 
+    @classmethod
+    def find_with_admins(cls, session: Session, user_id: int) -> "User":
+        """An account to be changed; nobody else can change it, or who is in charge, until the transaction ends.
+
+        All rows are locked in one order (on SQLite the transaction itself is the lock), so two admins who demote each
+        other at once do not wait for each other, and the second one sees what the first one did.
+
+        Raises:
+            NotFound: there is no such account.
+        """
+        is_admin = and_(col(cls.role) == "admin", col(cls.is_active))
+        locked = select(User).where(or_(col(cls.id) == user_id, is_admin)).order_by(col(cls.id))
+        locked = locked.with_for_update(key_share=True).execution_options(populate_existing=True)
+        for user in session.exec(locked):
+            if user.id == user_id:
+                return user
+        raise NotFound("user", user_id)
+
     def require_another_admin(self, session: Session) -> None:
-        """Make sure that somebody else is in charge, and stays so until this transaction ends.
+        """Make sure that somebody else is in charge; the account was found by `find_with_admins`.
 
         Raises:
             LastAdmin: nobody is.
         """
         active_admins = select(User.id).where(User.role == "admin", col(User.is_active))
-        # The rows are locked in one order (on SQLite the transaction itself is the lock), so of two admins who
-        # demote each other at once the second one sees what the first one did.
-        if set(session.exec(active_admins.order_by(col(User.id)).with_for_update())) <= {self.id}:
+        if set(session.exec(active_admins)) <= {self.id}:
             raise LastAdmin
 
 
@@ -280,6 +319,13 @@ class PasswordResetRequest(RequestBody):
     """Whose password was forgotten."""
 
     email: Email
+
+
+class PasswordResetToken(SQLModel):
+    """A one-time token for `PUT /auth/password-reset`, to be handed over."""
+
+    token: str
+    expires_at: datetime
 
 
 class PasswordResetUse(RequestBody):
@@ -737,6 +783,10 @@ class Post(Owned, Audited, Versioned, Timestamped, table=True):
         """The name of the person who wrote it."""
         return self.creator.full_name
 
+    def shown_beside(self) -> str:
+        """What an answer shows beyond the row."""
+        return f"{self.comment_count} {self.creator_name}"
+
     @property
     def link(self) -> str:
         """Where the post is found."""
@@ -818,6 +868,11 @@ class Notification(Entity, table=True):
     created_at: datetime = Field(default_factory=now)
 
     @classmethod
+    def expired(cls) -> ColumnElement[bool]:
+        """What was read a year ago."""
+        return col(cls.read_at) < now() - timedelta(days=365)
+
+    @classmethod
     def tell(cls, session: Session, user_id: int, notice: Notice) -> None:
         """Tell one person."""
         session.add(cls(user_id=user_id, kind=notice.kind, message=notice.message, link=notice.link))
@@ -837,7 +892,8 @@ class Notification(Entity, table=True):
 
 TELL_ADMINS = insert(Notification).from_select(
     ["user_id", "kind", "message", "link"],
-    select_columns(col(User.id), *(bindparam(name, type_=String) for name in ("kind", "message", "link"))).where(
-        col(User.role) == "admin", col(User.is_active), col(User.id) != bindparam("actor_id")
-    ),
+    select_columns(col(User.id), *(bindparam(name, type_=String) for name in ("kind", "message", "link")))
+    .where(col(User.role) == "admin", col(User.is_active), col(User.id) != bindparam("actor_id"))
+    # who is being deleted at this moment is gone, or stays until the notification is there
+    .with_for_update(read=True, key_share=True),
 )

@@ -59,3 +59,10 @@ def update_all_notifications(data: AllNotificationsUpdate, user: CurrentUser, se
     """Mark all of the caller's notifications as read."""
     unread = update(Notification).where(col(Notification.user_id) == user.id, col(Notification.read_at).is_(None))
     return UpdatedCount(updated=session.exec(unread.values(read_at=now())).rowcount)
+
+
+@router.delete("/{notification_id}", status_code=204)
+def delete_notification(notification_id: Id, user: CurrentUser, session: WriteSession) -> None:
+    """Delete one notification; those that were read are deleted by themselves a year later."""
+    mine = select(Notification).where(Notification.user_id == user.id)
+    session.delete(session.get_one(Notification, notification_id, among=mine))

@@ -10,7 +10,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from auth import CurrentUser
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
-from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, IfMatch, SearchText, cached_statement
+from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, IfMatch, SearchText, cached_statement, contains
 from kit.models import Id, folded
 from kit.problems import NotOwner
 from kit.routing import Router
@@ -30,7 +30,7 @@ class PostFilters(Filters):
         """The posts that pass."""
         if not self.q:
             return Post.shown()
-        return Post.shown().where(col(Post.search_key).contains(folded(self.q), autoescape=True))
+        return Post.shown().where(contains(col(Post.search_key), folded(self.q)))
 
 
 COMMENTS = select(Comment).where(col(Comment.post_id) == bindparam("post_id"))

@@ -1,6 +1,5 @@
 """The routes of accounts: one's own, and those that an admin manages."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from sqlmodel import col, or_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser, Proof, accept, check_credentials
-from kit.auth import hash_password
+from kit.auth import Hashing, hash_password, nobodys_hash
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
 from kit.lists import (
@@ -23,6 +22,7 @@ from kit.lists import (
     Paging,
     SearchText,
     cached_statement,
+    contains,
     order_by,
     rows_of,
     sortable,
@@ -34,6 +34,7 @@ from models import (
     EmailTaken,
     LastAdmin,
     PasswordChange,
+    PasswordResetToken,
     Post,
     PostPublic,
     Principal,
@@ -63,8 +64,8 @@ class UserFilters(Filters):
         """The accounts that pass, in their order."""
         users = rows_of(User)
         if self.q:
-            in_email = col(User.email).contains(self.q.lower(), autoescape=True)
-            users = users.where(or_(in_email, col(User.full_name_key).contains(folded(self.q), autoescape=True)))
+            in_email = contains(col(User.email), self.q.lower())
+            users = users.where(or_(in_email, contains(col(User.full_name_key), folded(self.q))))
         if self.role is not None:
             users = users.where(User.role == self.role)
         if self.is_active is not None:
@@ -75,12 +76,14 @@ class UserFilters(Filters):
 POSTS = Post.shown().where(col(Post.creator_id) == bindparam("creator_id"))
 
 
-def _new_password_hash(request: Request, data: UserCreate) -> Callable[[], str]:
+def _new_password_hash(request: Request, data: UserCreate) -> Hashing:
     settings: Settings = request.app.state.settings
-    return partial(hash_password, data.password, settings.bcrypt_rounds)
+    if not data.password:  # nobody can sign in until it is set with a token
+        return Hashing(data.email, partial(nobodys_hash, settings.bcrypt_rounds))
+    return Hashing(data.email, partial(hash_password, data.password, settings.bcrypt_rounds))
 
 
-def _changed_password(request: Request, user: Principal, data: PasswordChange) -> Callable[[], tuple[Proof, str]]:
+def _changed_password(request: Request, user: Principal, data: PasswordChange) -> Hashing:
     """What the current password proves, and the hash of the new one."""
     state = request.app.state
 
@@ -89,7 +92,7 @@ def _changed_password(request: Request, user: Principal, data: PasswordChange) -
         wrong = proof.user_id is None
         return proof, "" if wrong else hash_password(data.new_password, state.settings.bcrypt_rounds)
 
-    return check_and_hash
+    return Hashing(user.email, check_and_hash)
 
 
 @router.get("/me", response_model=UserPublic)
@@ -155,10 +158,16 @@ def list_user_posts(user_id: Id, cursor: CursorPaging, user: CurrentUser, sessio
 @router.patch("/{user_id}", response_model=UserPublic, responses=problems(EmailTaken, LastAdmin))
 def update_user(user_id: Id, data: UserUpdate, admin: AdminUser, session: WriteSession) -> User:
     """Change an account. A new role or a deactivation takes effect on that person's next request."""
-    return session.get_one(User, user_id).change(session, data.changes())
+    return User.find_with_admins(session, user_id).change(session, data.changes())
+
+
+@router.post("/{user_id}/password-reset", status_code=201)
+def issue_password_reset(user_id: Id, admin: AdminUser, session: WriteSession) -> PasswordResetToken:
+    """Make a one-time token for somebody to set their password with, to be handed over; earlier ones end."""
+    return session.get_one(User, user_id).issue_reset(session)
 
 
 @router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, UserHasOrders))
 def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
     """Delete an account that never ordered, with its posts, comments, notifications and sessions."""
-    session.get_one(User, user_id).remove(session)
+    User.find_with_admins(session, user_id).remove(session)

@@ -1,10 +1,12 @@
 """The app, put together from what it is handed: settings, nouns, and where credentials travel."""
 
+import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, Literal
 
@@ -24,12 +26,14 @@ from uvicorn import Server
 
 from kit import errors, openapi, schema
 from kit.auth import HashingSlots
+from kit.cleaning import clean, clean_regularly
 from kit.db import Database
 from kit.docs import add_docs
 from kit.errors import Credentials
 from kit.logs import configure_logging
 from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
+from kit.outbox import Outbox
 from kit.problems import Problem
 from kit.rates import RateLimit
 from kit.routing import Router
@@ -46,7 +50,8 @@ class App(FastAPI):
     """FastAPI with our middleware around everything, Starlette's own error pages included.
 
     `nouns` are modules with routers; which route answers does not depend on their order. `on_start` is called with the
-    database at every start at which it has this version's schema. Making an app opens nothing; its lifespan does.
+    database at every start at which it has this version's schema; `outbox` says what does each kind of its entries.
+    Making an app opens nothing; its lifespan does.
     """
 
     def __init__(
@@ -60,10 +65,12 @@ class App(FastAPI):
         nouns: Iterable[ModuleType],
         credentials: Credentials,
         on_start: Sequence[Callable[[Database], None]] = (),
+        outbox: Mapping[str, Callable[["App", dict[str, Any]], None]] | None = None,
     ) -> None:
         self.settings = settings
         self.credentials = credentials
         self.on_start = on_start
+        self.outbox = outbox or {}
         super().__init__(
             title=title,
             summary=summary,
@@ -173,10 +180,16 @@ async def lifespan(app: App) -> AsyncGenerator[None]:
     app.state.mailer = Mailer(app.settings, app.title)
     await run_in_threadpool(_start, app)
     _tune_process()
+    database: Database = app.state.database
+    app.state.outbox = outbox = Outbox(database, {kind: partial(work, app) for kind, work in app.outbox.items()})
+    cleaning = asyncio.create_task(clean_regularly(database))
+    outbox.start()
     try:
         yield
     finally:
-        await run_in_threadpool(app.state.database.close)
+        cleaning.cancel()
+        await outbox.stop()
+        await run_in_threadpool(database.close)
 
 
 def _start(app: App) -> None:
@@ -188,6 +201,7 @@ def _start(app: App) -> None:
     if settings.migrate_on_start:
         schema.upgrade(database)
     if schema.is_current(database):  # where it is not, /ready says so
+        clean(database)
         for call in app.on_start:
             call(database)
     database.log_version()

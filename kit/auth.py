@@ -3,10 +3,14 @@
 import base64
 import hmac
 import os
+from asyncio import Future, get_running_loop
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import uuid4
 
 import bcrypt
@@ -15,15 +19,18 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from starlette.types import Scope
 
 from kit.models import Id, now
 from kit.problems import DatabaseBusy, NotAuthenticated
 
-Result = TypeVar("Result")
-
 MAX_TOKEN_LENGTH = 4096
+TO_BCRYPT = bytes.maketrans(  # the alphabet of base64 in the order of bcrypt's
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+)
 PASSWORD_DOMAIN = b"password"  # not a secret: it keeps these hashes apart from other uses of HMAC
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # of this process
 MAX_WAITING = 32 * CORES  # some eight seconds of work at 12 rounds
 
 # Access tokens
@@ -134,28 +141,110 @@ def nobodys_hash(rounds: int) -> str:
     return (bcrypt.gensalt(rounds) + b"." * 31).decode()
 
 
+def rounds_of(password_hash: str) -> int:
+    """How slow a hash is: each round doubles the time."""
+    return int(password_hash.split("$")[2])
+
+
+def take_as_long_as(rounds: int, password_hash: str) -> None:
+    """After a check of `password_hash`, spend what one of `rounds` would have taken more.
+
+    2^r and all powers of two from there on below 2^n add up to 2^n.
+    """
+    for missing in range(rounds_of(password_hash), rounds):
+        check_password("", nobodys_hash(missing))
+
+
+def renewed_hash(password: str, password_hash: str, rounds: int) -> str:
+    """The hash of the same password with other rounds; of two sign-ins at once both make the same one."""
+    salt = base64.b64encode(sha256(password_hash.encode()).digest()[:16])[:22].translate(TO_BCRYPT)
+    return bcrypt.hashpw(_prehash(password), b"$2b$%02d$%b" % (rounds, salt)).decode()
+
+
 def _prehash(password: str) -> bytes:
     # bcrypt reads 72 bytes and stops at a NUL; 48 bytes in base64 are 64 characters without one.
     return base64.b64encode(hmac.digest(PASSWORD_DOMAIN, password.encode(), "sha384"))
 
 
+class Hashing(NamedTuple):
+    """What is to be hashed, and for which account."""
+
+    account: str
+    work: Callable[[], Any]
+
+
 class HashingSlots:
-    """Hashes at most as many passwords at once as there are cores; the rest wait without a thread."""
+    """Hashes at most as many passwords at once as there are cores; the rest wait without a thread.
+
+    Addresses take turns, and so do the accounts of each address, so that nobody who asks often keeps others waiting.
+    """
 
     def __init__(self) -> None:
         self.limiter = CapacityLimiter(CORES)
-        self.taken = 0
+        self.running = 0
+        self.waiting: OrderedDict[str, OrderedDict[str, deque[Future[None]]]] = OrderedDict()
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in a thread. Does no I/O itself.
+    async def run(self, address: str, hashing: Hashing) -> Any:
+        """Wait for a turn and do the work in a thread. Does no I/O itself.
 
         Raises:
-            DatabaseBusy: so many wait that their clients would give up first.
+            DatabaseBusy: so many wait that their clients would give up first, and most of them are of this account.
         """
-        if self.taken >= CORES + MAX_WAITING:
-            raise DatabaseBusy
-        self.taken += 1  # the limiter itself counts a moment later, when all of a burst have passed the line above
+        if self.running >= CORES:
+            await self._turn(address, hashing.account)
+        else:
+            self.running += 1
         try:
-            return await to_thread.run_sync(work, limiter=self.limiter)
+            return await to_thread.run_sync(hashing.work, limiter=self.limiter)
         finally:
-            self.taken -= 1
+            self._give_turn()
+
+    async def _turn(self, address: str, account: str) -> None:
+        turn = get_running_loop().create_future()
+        self.waiting.setdefault(address, OrderedDict()).setdefault(account, deque()).append(turn)
+        if sum(len(queue) for accounts in self.waiting.values() for queue in accounts.values()) > MAX_WAITING:
+            busiest = max(self.waiting.values(), key=lambda accounts: sum(map(len, accounts.values())))
+            max(busiest.values(), key=len)[-1].set_exception(DatabaseBusy())
+        try:
+            await turn
+        except BaseException:  # refused, or its client has left
+            if turn.cancelled() or turn.exception():
+                self.waiting[address][account].remove(turn)
+                self._forget_empty(address, account)
+            else:
+                self._give_turn()
+            raise
+
+    def _give_turn(self) -> None:
+        """Pass a slot on to the next account of the next address, or give it back."""
+        places = [(address, account) for address, accounts in self.waiting.items() for account in accounts]
+        for address, account in places:
+            accounts = self.waiting[address]
+            turn = next((turn for turn in accounts[account] if not turn.done()), None)
+            if turn is not None:
+                accounts[account].remove(turn)
+                accounts.move_to_end(account)
+                self.waiting.move_to_end(address)
+                self._forget_empty(address, account)
+                turn.set_result(None)
+                return
+        self.running -= 1
+
+    def _forget_empty(self, address: str, account: str) -> None:
+        accounts = self.waiting[address]
+        if not accounts[account]:
+            del accounts[account]
+        if not accounts:
+            del self.waiting[address]
+
+
+def client_address(scope: Scope) -> str:
+    """The address that is counted; of IPv6 its network, because whoever has one address has all 2^64 of it."""
+    host: str = scope["client"][0] if scope["client"] else ""
+    try:
+        address = ip_address(host)
+    except ValueError:  # the path of a socket, or whatever else a trusted proxy calls its client
+        return host
+    if isinstance(address, IPv4Address):
+        return host
+    return str(address.ipv4_mapped or IPv6Address(address.packed[:8] + bytes(8)))

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Depends, Request
 from loguru import logger
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, bindparam, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session, SQLModel, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -29,10 +30,13 @@ from kit.sqlite import (
 )
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 Model = TypeVar("Model", bound=SQLModel)
 AnySession = TypeVar("AnySession", bound=Session)
 
 # What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
+MAX_TRIES = 3
+TAKEN_BACK = ("40001", "40P01")  # serialization failure, deadlock
 POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
@@ -229,24 +233,60 @@ def ending(session: AnySession) -> Generator[AnySession]:
             if problem.keeps_changes:
                 session.commit()
             raise
-        if isinstance(session, TransactionSession):
-            session.commit()
-        else:
-            session.flush()  # refuses what would be lost without a word
+        session.commit()  # a read, too: psycopg forgets its prepared statements at a rollback
+
+
+def retried(work: Callable[[], Result], again: Callable[[], None]) -> Result:
+    """Do a whole transaction, and once more where PostgreSQL took it back because of others, at most three times.
+
+    Locks are taken in one order everywhere, so this is rare. `again` is called before each repetition. A connection
+    that broke is a reason, too, unless it broke while the transaction was committed: then it may have been.
+    """
+    for _ in range(MAX_TRIES - 1):
+        try:
+            return work()
+        except DBAPIError as error:
+            broke = error.connection_invalidated and error.statement is not None
+            if not broke and getattr(error.orig, "sqlstate", None) not in TAKEN_BACK:
+                raise
+            logger.info("A transaction is done again: {}", type(error.orig).__name__)
+            again()
+    return work()
 
 
 def lock_table(session: Session, table: str) -> None:
-    """Keep every other writer out of a table until this transaction ends; on SQLite they are out already."""
+    """Keep every other writer out of a table until this transaction ends; on SQLite they are out already.
+
+    EXCLUSIVE, because whoever reads a row to change it only has a lock that weaker modes let pass.
+    """
     if session.get_bind().dialect.name == "postgresql":
-        session.connection().exec_driver_sql(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE')
+        session.connection().exec_driver_sql(f'LOCK TABLE "{table}" IN EXCLUSIVE MODE')
 
 
 def _postgres_engine(settings: KitSettings, pool_size: int) -> Engine:
-    return create_engine(
+    options = {
+        "timezone": "UTC",  # a day begins at midnight UTC, wherever the server stands
+        "lock_timeout": "5s",  # as on SQLite
+        "statement_timeout": f"{settings.statement_seconds}s",
+        "idle_in_transaction_session_timeout": "60s",
+    }
+    engine = create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),
-        connect_args={"options": "-c timezone=UTC"},  # a day begins at midnight UTC, wherever the server stands
+        connect_args={
+            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+            "connect_timeout": 5,
+        },
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=True,
+        pool_use_lifo=True,
+        hide_parameters=True,  # an error that reaches the log must not have e-mails and hashes in it
     )
+    event.listen(engine, "handle_error", _leave_what_is_no_primary)
+    return engine
+
+
+def _leave_what_is_no_primary(context: ExceptionContext) -> None:
+    # A primary that was demoted stays connected, and refuses every write: READ ONLY SQL TRANSACTION.
+    if getattr(context.original_exception, "sqlstate", None) == "25006":
+        context.is_disconnect = True

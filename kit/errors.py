@@ -66,6 +66,7 @@ SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull
     5: DatabaseBusy,  # SQLITE_BUSY
     6: DatabaseBusy,  # SQLITE_LOCKED
     8: DatabaseUnavailable,  # SQLITE_READONLY
+    9: DatabaseBusy,  # SQLITE_INTERRUPT: the statement took longer than APP_STATEMENT_SECONDS
     10: DatabaseUnavailable,  # SQLITE_IOERR
     11: DatabaseUnavailable,  # SQLITE_CORRUPT
     13: StorageFull,  # SQLITE_FULL
@@ -77,11 +78,13 @@ SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull
 # PostgreSQL's SQLSTATEs and their classes, https://www.postgresql.org/docs/current/errcodes-appendix.html.
 POSTGRES_PROBLEMS: dict[str, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
     "08": DatabaseUnavailable,  # the connection broke
+    "25006": DatabaseUnavailable,  # read-only: the server is not the primary any more
     "40": DatabaseBusy,  # serialization failure, deadlock
     "53": DatabaseBusy,  # insufficient resources, such as connections
     "53100": StorageFull,  # disk full
     "55": DatabaseBusy,  # lock not available
     "57": DatabaseUnavailable,  # admin shutdown, cannot connect now
+    "57014": DatabaseBusy,  # the statement took longer than APP_STATEMENT_SECONDS
 }
 
 

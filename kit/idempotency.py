@@ -9,8 +9,8 @@ from typing import Annotated, Self
 
 from fastapi import Header
 from pydantic import BaseModel
-from sqlalchemy import JSON
-from sqlmodel import Field, Session, col, delete
+from sqlalchemy import JSON, ColumnElement
+from sqlmodel import Field, Session, col
 from starlette.responses import Response
 
 from kit.models import BigInt, Table, digest, now, upsert
@@ -40,16 +40,19 @@ class IdempotencyKey(Table, table=True):
     created_at: datetime = Field(default_factory=now, index=True)
 
     @classmethod
+    def expired(cls) -> ColumnElement[bool]:
+        """Keys are kept for a day."""
+        return col(cls.created_at) < now() - timedelta(days=1)
+
+    @classmethod
     def claim(cls, session: Session, user_id: int, key: str, request_hash: str) -> Self:
         """The row of this key: new and without an answer, or the one with the first answer.
 
-        Keys are kept for a day; older ones are cleaned up here. Of two requests with one key the second waits here
-        until the first is done.
+        Of two requests with one key the second waits here until the first is done.
 
         Raises:
             IdempotencyKeyReused: the key came with another body, or at another address, before.
         """
-        session.exec(delete(cls).where(col(cls.created_at) < now() - timedelta(days=1)))
         values = {"user_id": user_id, "key": key, "request_hash": request_hash, "created_at": now()}
         session.exec(upsert(session, cls).values(values).on_conflict_do_nothing())
         row = session.get_one(cls, (user_id, key))

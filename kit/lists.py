@@ -13,8 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
-from sqlalchemy import BigInteger, ColumnElement, Integer, UnaryExpression, bindparam
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Integer, UnaryExpression, bindparam
 from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapped
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
 from sqlmodel import Session, SQLModel, asc, desc, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -26,6 +30,7 @@ Shape = TypeVar("Shape")
 Built = TypeVar("Built")
 Asked = ParamSpec("Asked")
 
+LIKE_LENGTH = 32
 SearchText = Annotated[str, Field(max_length=255, description="A part of the text, without case.")]
 IfMatch = Annotated[str | None, Header(description='The version that may be changed, such as `"3"`; any by default.')]
 
@@ -197,6 +202,26 @@ class Sortable:
 def sortable(*fields: str) -> Sortable:
     """The `sort` parameter of a list with these fields."""
     return Sortable(fields)
+
+
+class contains_text(GenericFunction[bool]):  # noqa: N801 - SQLAlchemy calls a function by the name of its class
+    """Whether a text contains another one; SQLite gets the function from `kit.sqlite`."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(contains_text, "postgresql")
+def _strpos(element: contains_text, compiler: SQLCompiler, **options: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **options)}) > 0"
+
+
+def contains(column: Mapped[str], text: str) -> ColumnElement[bool]:
+    """Whether a column contains a text.
+
+    LIKE is the fastest for short ones. It takes up to the product of both lengths, so long ones are not its matter.
+    """
+    return column.contains(text, autoescape=True) if len(text) <= LIKE_LENGTH else contains_text(column, text)
 
 
 class Rows(SelectOfScalar[Row]):

@@ -1,15 +1,12 @@
-"""Mail: written from templates, sent after the answer, tried a few times, and never a reason to fail a request."""
+"""Mail: written from templates, and handed to a server. What sends it, and tries again, is `kit.outbox`."""
 
 import smtplib
 import ssl
 from email.message import EmailMessage
 from email.utils import localtime, make_msgid
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import anyio
-from anyio import CapacityLimiter, to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from loguru import logger
 
@@ -17,44 +14,33 @@ from kit.settings import KitSettings
 
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mail"
 SECRETS = {"token": "(not shown)"}
-SERVER_SECONDS = 4.0  # for each step that a mail server takes; three attempts fit into the last seconds of the app
-PAUSES = (1.0, 4.0, None)  # seconds after each failed attempt; None: give up
-AT_ONCE = 2  # a slow mail server must not take threads from those who wait for an answer
+SERVER_SECONDS = 4.0  # for each step that a mail server takes
 
 
 class Mailer:
-    """Writes and sends the mail of one app."""
+    """Writes and sends the mail of one app; who calls it may block."""
 
     def __init__(self, settings: KitSettings, product: str) -> None:
         self.settings = settings
         self.product = product
-        self.slots = CapacityLimiter(AT_ONCE)
         # Of the two parts only the HTML one needs escaping.
         self.text = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)  # noqa: S701
         self.html = self.text.overlay(autoescape=True)
 
-    async def send(self, template: str, to: str, **values: str) -> None:
-        """Send one mail. Failures are logged and tried again; without a mail server it is only logged, at DEBUG.
+    def send(self, template: str, to: str, **values: str) -> None:
+        """Send one mail; without a mail server it is only logged, at DEBUG.
 
-        The work is done in a thread; here it only waits.
+        Raises:
+            OSError: the server cannot be reached.
+            smtplib.SMTPException: it refuses the mail.
+            ValueError: a name or a password cannot be put into words of SMTP.
         """
         if self.settings.smtp_url is None:
             _, text = self._words(template, values | {k: v for k, v in SECRETS.items() if k in values})
             logger.debug("Mail is off; this would go to {}: {}", to, text)
             return
-        message = self.write(template, to, **values)
-        for pause in PAUSES:
-            try:
-                await to_thread.run_sync(partial(_deliver, message, self.settings), limiter=self.slots)
-            # ValueError: a name or a password that cannot be put into words of SMTP
-            except (OSError, smtplib.SMTPException, ValueError) as error:
-                logger.warning("The mail {!r} to {} was not sent: {}", template, to, type(error).__name__)
-            else:
-                logger.info("The mail {!r} was sent to {}", template, to)
-                return
-            if pause is not None:
-                await anyio.sleep(pause)
-        logger.error("The mail {!r} to {} is given up", template, to)
+        _deliver(self.write(template, to, **values), self.settings)
+        logger.info("The mail {!r} was sent to {}", template, to)
 
     def write(self, template: str, to: str, **values: str) -> EmailMessage:
         """A mail with a text and an HTML part; the first line of the text's template is the subject."""

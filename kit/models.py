@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
+from zlib import crc32
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +23,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
-from sqlalchemy import BigInteger, Connection, Dialect, Integer, String, event
+from sqlalchemy import BigInteger, ColumnElement, Connection, Dialect, Integer, String, event
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapper, declared_attr
@@ -267,6 +268,11 @@ class Table(SQLModel):
         return cls.called or str(cls.__tablename__)
 
     @classmethod
+    def expired(cls) -> ColumnElement[bool] | None:
+        """The condition of rows that nobody needs any more; they are deleted from time to time."""
+        return None
+
+    @classmethod
     def folded_values(cls, values: Mapping[str, Any]) -> dict[str, str]:
         """The columns of `folds` that follow from `values`, as far as those have what they follow from."""
         return {
@@ -325,10 +331,15 @@ class Versioned(Entity):
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy calls it with the class
         return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined] - set by the table class
 
+    def shown_beside(self) -> str:
+        """What an answer shows beyond the row, such as a count of others; its entity tag minds that, too."""
+        return ""
+
     @property
     def etag(self) -> str:
-        """The entity tag of this version (RFC 9110, 8.8.3)."""
-        return f'"{self.version}"'
+        """The entity tag of the whole answer (RFC 9110, 8.8.3): the version, and a checksum of what is beside it."""
+        beside = self.shown_beside()
+        return f'"{self.version}-{crc32(beside.encode()):08x}"' if beside else f'"{self.version}"'
 
     def is_named_by(self, entity_tags: str | None) -> bool:
         """Whether an `If-None-Match` header names this version (RFC 9110, 13.1.2)."""
@@ -342,7 +353,8 @@ class Versioned(Entity):
             VersionConflict: the row changed since the caller read it.
         """
         tags = [tag.strip() for tag in if_match.split(",")] if if_match is not None else ["*"]
-        if "*" not in tags and self.etag not in tags:
+        versions = [re.sub('-[0-9a-f]{8}"$', '"', tag) for tag in tags]
+        if "*" not in tags and f'"{self.version}"' not in versions:
             raise VersionConflict
         return self
 

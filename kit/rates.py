@@ -2,16 +2,17 @@
 
 import time
 from asyncio import Semaphore
+from collections import OrderedDict, deque
 from importlib import import_module
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import ceil
+from time import monotonic
 from typing import Any
 
-from limits import RateLimitItem, aio, parse, strategies
-from limits.storage import MemoryStorage
+from limits import RateLimitItem, aio, parse
 from loguru import logger
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kit.auth import client_address
 from kit.errors import Credentials
 from kit.middleware import HEALTH, refuse, route_path
 from kit.problems import Problem, RateLimited
@@ -34,7 +35,8 @@ class RateLimit:
         self.auth_rate = parse(settings.auth_rate_limit)
         self.rate = parse(settings.rate_limit) if settings.rate_limit else None
         storage = settings.rate_limit_storage
-        self.count = MemoryCount() if storage == "memory://" else RedisCount(storage)
+        longest = max(rate.get_expiry() for rate in (self.auth_rate, self.rate) if rate)
+        self.count = MemoryCount(longest) if storage == "memory://" else RedisCount(storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it; a shared count is asked for without blocking."""
@@ -53,39 +55,35 @@ class RateLimit:
         rates = [("auth", self.auth_rate)] if path.startswith(self.credentials.prefix) else []
         rates += [("all", self.rate)] if self.rate and path != HEALTH else []
         for name, rate in rates:
-            if (seconds := await self.count.seconds_to_wait(rate, name, _client(scope))) > 0:
+            if (seconds := await self.count.seconds_to_wait(rate, name, client_address(scope))) > 0:
                 return RateLimited(ceil(seconds))
         return None
 
 
 class MemoryCount:
-    """Counts in this process, on the event loop: it is not safe to ask the memory from several threads."""
+    """Counts in this process, by a clock that nobody can set.
 
-    def __init__(self) -> None:
-        self.limiter = strategies.MovingWindowRateLimiter(ForgetfulMemory())
+    The memory of `limits` goes by the time of day, and walks through all addresses again and again.
+    """
+
+    def __init__(self, longest_window: int) -> None:
+        self.longest_window = longest_window  # seconds, after which an address is forgotten
+        self.times: OrderedDict[tuple[str, ...], deque[float]] = OrderedDict()  # the address that came last is last
 
     async def seconds_to_wait(self, rate: RateLimitItem, *names: str) -> float:
         """Count one more; 0 where the rate allows it. Does no I/O."""
-        if self.limiter.hit(rate, *names):
-            return 0
-        return self.limiter.get_window_stats(rate, *names).reset_time - time.time()
+        now, window = monotonic(), rate.get_expiry()
+        times = self.times.setdefault(names, deque(maxlen=rate.amount))
+        if len(times) == rate.amount and times[0] > now - window:
+            return times[0] + window - now
+        times.append(now)
+        self.times.move_to_end(names)
+        while next(iter(self.times.values()))[-1] < now - self.longest_window:
+            self.times.popitem(last=False)
+        return 0
 
     async def close(self) -> None:
         """There is nothing to give back."""
-
-
-class ForgetfulMemory(MemoryStorage):
-    """The memory of `limits` keeps every name that it ever heard, and walks through all of them again and again."""
-
-    most_names = 1_000
-
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count, if the limit allows it; names whose entries have all expired are forgotten from time to time."""
-        if len(self.events) > self.most_names:
-            for name in [name for name, entries in self.events.items() if not entries]:
-                del self.events[name]
-            self.most_names = 2 * len(self.events) + 1_000
-        return super().acquire_entry(key, limit, expiry, amount)
 
 
 class RedisCount:
@@ -107,7 +105,7 @@ class RedisCount:
     async def seconds_to_wait(self, rate: RateLimitItem, *names: str) -> float:
         """Count one more; 0 where the rate allows it, and where Redis is gone."""
         async with self.turns:
-            if time.monotonic() < self.silent_until:
+            if monotonic() < self.silent_until:
                 return 0
             try:
                 if await self.limiter.hit(rate, *names):
@@ -115,21 +113,9 @@ class RedisCount:
                 return (await self.limiter.get_window_stats(rate, *names)).reset_time - time.time()
             except self.storage.base_exceptions as error:
                 logger.warning("The rate limits cannot be counted: {}", error)
-                self.silent_until = time.monotonic() + 1
+                self.silent_until = monotonic() + 1
                 return 0
 
     async def close(self) -> None:
         """Give back the connections."""
         await self.pool.disconnect()
-
-
-def _client(scope: Scope) -> str:
-    """The address that is counted; of IPv6 its network, because whoever has one address has all 2^64 of it."""
-    host: str = scope["client"][0] if scope["client"] else ""
-    try:
-        address = ip_address(host)
-    except ValueError:  # the path of a socket, or whatever else a trusted proxy calls its client
-        return host
-    if isinstance(address, IPv4Address):
-        return host
-    return str(address.ipv4_mapped or IPv6Address(address.packed[:8] + bytes(8)))

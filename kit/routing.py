@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
-from fastapi import APIRouter, params
+from fastapi import APIRouter, UploadFile, params
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.routing import APIRoute
@@ -33,8 +33,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Scope
 
 from kit.audit import act_as
-from kit.auth import Claims, HashingSlots, bearer_claims
-from kit.db import Database, ending, read_session, write_session
+from kit.auth import Claims, Hashing, HashingSlots, bearer_claims, client_address
+from kit.db import Database, ending, read_session, retried, write_session
 from kit.idempotency import IdempotencyKey, IdempotencyKeyHeader, request_hash
 from kit.models import Person, Versioned
 from kit.problems import NotAuthenticated, Problem
@@ -96,19 +96,19 @@ class Hashed:
     """Marks a parameter whose value takes a slow hash: `Annotated[str, Hashed(new_password_hash)]`.
 
     `prepare` is called with the request and with those parameters of the route that it names, on the event loop, when
-    caller, query and body are right. What it returns is called in a thread, in one of the slots for hashing; None
+    caller, query and body are right. What it returns is done in a thread, in one of the slots for hashing; None
     stands for itself.
     """
 
-    def __init__(self, prepare: Callable[..., Callable[[], Any] | None]) -> None:
+    def __init__(self, prepare: Callable[..., Hashing | None]) -> None:
         self.prepare = prepare
         self.names = tuple(inspect.signature(prepare).parameters)[1:]
 
     async def value(self, request: Request, values: Mapping[str, Any]) -> Any:
         """Wait for a slot and compute the value; does no I/O itself."""
-        work = self.prepare(request, **{name: values[name] for name in self.names})
+        hashing = self.prepare(request, **{name: values[name] for name in self.names})
         slots: HashingSlots = request.app.state.hashing_slots
-        return None if work is None else await slots.run(work)
+        return None if hashing is None else await slots.run(client_address(request.scope), hashing)
 
 
 class Declaration:
@@ -232,12 +232,16 @@ class Route(APIRoute):
         if not (declared.session or declared.callers):
             return self._respond(request, endpoint(**values), values.get(declared.response))
         database: Database = request.app.state.database
-        with ending(database.write() if declared.writes else database.read()) as session:
-            if request.claims is not None:
-                values |= self._identify(request, session, request.claims)
-            if declared.session:
-                values[declared.session] = session
-            return self._once(session, request, values, endpoint)
+
+        def transaction() -> Response:
+            with ending(database.write() if declared.writes else database.read()) as session:
+                if request.claims is not None:
+                    values.update(self._identify(request, session, request.claims))
+                if declared.session:
+                    values[declared.session] = session
+                return self._once(session, request, values, endpoint)
+
+        return retried(transaction, partial(_rewind, values))
 
     def _work_resolved(self, endpoint: Callable[..., Any], request: Request, values: dict[str, Any]) -> Response:
         """The same, where FastAPI resolved session and caller and ends the session."""
@@ -296,6 +300,14 @@ class Route(APIRoute):
             options = options | {"dependency_overrides_provider": app}
             self.resolved_by_fastapi[app] = Route(path, endpoint, in_one_thread=False, **options).get_route_handler()
         return self.resolved_by_fastapi[app]
+
+
+def _rewind(values: Mapping[str, Any]) -> None:
+    """Let uploads be read from their beginning again."""
+    for form in values.values():
+        for upload in vars(form).values() if isinstance(form, BaseModel) else ():
+            if isinstance(upload, UploadFile):
+                upload.file.seek(0)
 
 
 def _shaped(shape: TypeAdapter[Any], result: object) -> bytes:

@@ -183,7 +183,7 @@ def _refuse_foreign_sqlite(settings: KitSettings) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.touch()
+            path.touch(mode=0o600)  # it holds what everybody on this machine should not read
         tables, heads = _read_sqlite(settings)
     except SQLITE.Error as error:
         raise StartRefused(f"{path} cannot be used as a SQLite database: {error}.") from error

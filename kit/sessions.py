@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from typing import ClassVar, Self
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Field, Session, SQLModel, col, delete, func, select
 
 from kit.models import BigInt, Entity, Table, digest, now, upsert
 from kit.problems import InvalidCredentials, TooManyAttempts
 
+MAX_SESSIONS = 100
 MAX_RESETS = 5
 
 
@@ -45,6 +47,11 @@ class LoginSession(Entity, table=True):
     ip: str = ""
 
     @classmethod
+    def expired(cls) -> ColumnElement[bool]:
+        """Sessions that ended by themselves."""
+        return col(cls.expires_at) <= now()
+
+    @classmethod
     def end_all(cls, session: Session, user_id: int, *, but: int | None = None) -> None:
         """End every session of an account but one."""
         session.exec(delete(cls).where(col(cls.user_id) == user_id, col(cls.id) != but))
@@ -53,8 +60,13 @@ class LoginSession(Entity, table=True):
     def start(
         cls, session: Session, user_id: int, lifetime: timedelta, *, user_agent: str, ip: str
     ) -> tuple[Self, str]:
-        """Sign somebody in; returns the session and its first refresh token. Sessions that expired are cleaned up."""
-        session.exec(delete(LoginSession).where(col(LoginSession.expires_at) <= now()))
+        """Sign somebody in; returns the session and its first refresh token.
+
+        Of more than a hundred sessions those end that were unused for longest.
+        """
+        mine = select(cls.id).where(cls.user_id == user_id)
+        beyond = mine.order_by(col(cls.last_used_at).desc(), col(cls.id).desc()).offset(MAX_SESSIONS - 1)
+        session.exec(delete(cls).where(col(cls.id).in_(beyond.limit(MAX_SESSIONS))))
         family, secret = token_urlsafe(16), token_urlsafe(32)
         login_session = cls(
             user_id=user_id,
@@ -92,59 +104,80 @@ class LoginSession(Entity, table=True):
 
 
 class FailedSignIn(Table, table=True):
-    """How often signing in to one account failed of late, whether or not the account exists."""
+    """How often signing in to one account failed of late, whether or not the account exists.
+
+    An account is named by its id, so that another e-mail does not clear the count; one that there is not by its e-mail.
+    """
 
     account_hash: str = Field(primary_key=True)
     failures: int = 0
     window_ends_at: datetime = Field(index=True)
 
     @classmethod
-    def refuse_blocked(cls, session: Session, email: str, attempts: int, *, lock: bool = False) -> None:
+    def expired(cls) -> ColumnElement[bool]:
+        """Counts whose window has passed."""
+        return col(cls.window_ends_at) <= now()
+
+    @classmethod
+    def refuse_blocked(cls, session: Session, account: str, attempts: int, *, lock: bool = False) -> None:
         """Let nobody sign in to an account that used up its attempts, until the window has passed.
 
         Raises:
             TooManyAttempts: it did.
         """
-        row = session.get(cls, digest(email), with_for_update=lock)
+        row = session.get(cls, digest(account), with_for_update=lock)
         if row is not None and row.failures >= attempts and row.window_ends_at > now():
             raise TooManyAttempts(int((row.window_ends_at - now()).total_seconds()) + 1)
 
     @classmethod
-    def count(cls, session: Session, email: str, attempts: int, window: timedelta) -> None:
-        """Count one more failure; the window begins with the first one. Windows that ended are cleaned up.
+    def count(cls, session: Session, account: str, attempts: int, window: timedelta) -> None:
+        """Count one more failure; the window begins with the first one.
 
         Raises:
             TooManyAttempts: others used up the attempts at the same moment.
         """
-        session.exec(delete(cls).where(col(cls.window_ends_at) <= now()))
-        first = {"account_hash": digest(email), "failures": 0, "window_ends_at": now() + window}
+        first = {"account_hash": digest(account), "failures": 0, "window_ends_at": now() + window}
         session.exec(upsert(session, cls).values(first).on_conflict_do_nothing())
-        cls.refuse_blocked(session, email, attempts, lock=True)
-        session.get_one(cls, digest(email)).failures += 1
+        cls.refuse_blocked(session, account, attempts, lock=True)
+        row = session.get_one(cls, digest(account))
+        if row.window_ends_at <= now():
+            row.failures, row.window_ends_at = 0, now() + window
+        row.failures += 1
         session.flush()
 
     @classmethod
-    def clear(cls, session: Session, email: str) -> None:
+    def clear(cls, session: Session, account: str) -> None:
         """Forget the failures of an account, after a success."""
-        session.exec(delete(cls).where(col(cls.account_hash) == digest(email)))
+        session.exec(delete(cls).where(col(cls.account_hash) == digest(account)))
 
 
 class PasswordReset(Table, table=True):
-    """A one-time token that was mailed to somebody; it lives for an hour."""
+    """A one-time token for somebody to set a new password with."""
 
     token_hash: str = Field(primary_key=True)
     user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True, sa_type=BigInt)
     expires_at: datetime = Field(index=True)
 
     @classmethod
-    def issue(cls, session: Session, user_id: int) -> str | None:
+    def expired(cls) -> ColumnElement[bool]:
+        """Tokens that were not used in time."""
+        return col(cls.expires_at) <= now()
+
+    @classmethod
+    def issue(cls, session: Session, user_id: int, lifetime: timedelta = timedelta(hours=1)) -> str | None:
         """A new token; None where the account has enough living ones, so that nobody's mailbox is flooded."""
-        session.exec(delete(cls).where(col(cls.expires_at) <= now()))
-        if session.exec(select(func.count()).where(cls.user_id == user_id)).one() >= MAX_RESETS:
+        living = select(func.count()).where(cls.user_id == user_id, col(cls.expires_at) > now())
+        if session.exec(living).one() >= MAX_RESETS:
             return None
         token = token_urlsafe(32)
-        session.add(cls(token_hash=digest(token), user_id=user_id, expires_at=now() + timedelta(hours=1)))
+        session.add(cls(token_hash=digest(token), user_id=user_id, expires_at=now() + lifetime))
+        session.flush()
         return token
+
+    @classmethod
+    def end(cls, session: Session, token: str) -> None:
+        """End one token."""
+        session.exec(delete(cls).where(col(cls.token_hash) == digest(token)))
 
     @classmethod
     def end_all(cls, session: Session, user_id: int) -> None:

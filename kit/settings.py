@@ -103,6 +103,7 @@ class KitSettings(BaseSettings):
     log_json: bool = Field(default_factory=_in_production)
     docs: bool = Field(default_factory=in_development)
     migrate_on_start: bool = True
+    statement_seconds: int = Field(default=10, ge=1)
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     smtp_url: SecretStr | None = None
     mail_from: EmailStr | None = Field(default=None, validate_default=True)

@@ -1,8 +1,10 @@
 """SQLite: which copy of the library, how a connection is prepared, and how a transaction begins and ends."""
 
 import importlib
+import math
 import multiprocessing
 import sqlite3
+import threading
 from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep
@@ -34,6 +36,7 @@ IS_WORKER = multiprocessing.parent_process() is not None  # one of uvicorn's wor
 BUSY_SECONDS = 5
 BUSY_TIMEOUT = f"busy_timeout={1000 * BUSY_SECONDS}"
 RETRY_INTERVAL = 0.001  # seconds
+WATCH_INTERVAL = 0.25  # seconds
 
 SQLITE_PRAGMAS = (
     BUSY_TIMEOUT,  # first: the other pragmas may have to wait for a lock, too
@@ -62,6 +65,7 @@ def sqlite_engine(settings: KitSettings, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_use_lifo=True,  # a few connections stay hot, with their caches
+        hide_parameters=True,  # an error that reaches the log must not have e-mails and hashes in it
     )
     # SQLAlchemy would compile each of these anew every time.
     engine.dialect.do_savepoint = partial(_in_transaction, "SAVEPOINT")
@@ -71,7 +75,52 @@ def sqlite_engine(settings: KitSettings, pool_size: int) -> Engine:
     event.listen(engine, "begin", _begin)
     event.listen(engine, "reset", _end)
     event.listen(engine, "handle_error", _reopen_what_could_only_be_read)
+    StatementLimit(settings.statement_seconds).listen(engine)
     return engine
+
+
+class StatementLimit:
+    """Interrupts statements that run for too long (https://sqlite.org/c3ref/interrupt.html).
+
+    A thread looks at the deadlines. SQLite's own progress handler would take the interpreter lock again and again in
+    the middle of every long statement, of those that are in time, too.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.deadlines: dict[Any, float] = {}  # by connection
+
+    def listen(self, engine: Engine) -> None:
+        """Watch over the connections of an engine, for as long as it has any."""
+        event.listen(engine, "connect", self._connected)
+        event.listen(engine, "close", self._closed)
+        event.listen(engine, "before_cursor_execute", self._begin)
+        event.listen(engine, "reset", self._reset)
+
+    def _connected(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
+        watching = bool(self.deadlines)
+        self.deadlines[connection] = math.inf
+        if not watching:
+            threading.Thread(target=self._watch, name="statement limit", daemon=True).start()
+
+    def _closed(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
+        self.deadlines.pop(connection, None)
+
+    def _reset(self, connection: Any, *_: Any) -> None:
+        self.deadlines[connection] = math.inf
+
+    def _begin(self, connection: Connection, *_: Any) -> None:
+        unlimited = "busy_seconds" in connection.get_execution_options()  # a migration takes the time that it takes
+        limit = math.inf if unlimited else monotonic() + self.seconds
+        self.deadlines[connection.connection.dbapi_connection] = limit
+
+    def _watch(self) -> None:
+        while self.deadlines:
+            sleep(WATCH_INTERVAL)
+            for connection, deadline in [*self.deadlines.items()]:
+                if deadline < monotonic():
+                    with suppress(SQLITE.ProgrammingError):  # it was closed just now
+                        connection.interrupt()
 
 
 def require_transaction(connection: Connection) -> None:
@@ -91,9 +140,15 @@ def require_transaction(connection: Connection) -> None:
 def _prepare(synchronous: str, connection: Any, _entry: ConnectionPoolEntry) -> None:
     # The driver's own transactions begin late and deferred, which loses updates; ours begin in the event below.
     connection.isolation_level = None
+    # LIKE compares a text of n characters with a pattern of m in up to n times m steps; this one takes n.
+    connection.create_function("contains_text", 2, _contains, deterministic=True)
     # synchronous=FULL: an acknowledged write survives a power cut; NORMAL is faster and loses the last ones.
     for pragma in (*SQLITE_PRAGMAS, f"synchronous={synchronous}"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _contains(text: str | None, part: str) -> bool:
+    return text is not None and part in text
 
 
 def _begin(connection: Connection) -> None:

@@ -14,7 +14,7 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Make the tables of accounts, of signing in, of repeated requests and of the audit."""
+    """Make the tables of accounts, of signing in, of repeated requests, of the audit and of the outbox."""
     op.create_table(
         "user",
         sa.Column("id", BIG, nullable=False),
@@ -97,8 +97,32 @@ def upgrade() -> None:
     op.create_index("ix_audit_entry_entity_latest", "audit_entry", ["entity", "id"])
     op.create_index("ix_audit_entry_actor_id", "audit_entry", ["actor_id", "id"])
 
+    op.create_table(
+        "outbox_entry",
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("due_at", TIME, nullable=False),
+        sa.Column("done_at", TIME, nullable=True),
+        sa.Column("given_up_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox_entry")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_outbox_entry_due_at", "outbox_entry", ["done_at", "given_up_at", "due_at"])
+
 
 def downgrade() -> None:
     """Drop them again."""
-    for table in ("audit_entry", "idempotency_key", "password_reset", "failed_sign_in", "login_session", "user"):
+    for table in (
+        "outbox_entry",
+        "audit_entry",
+        "idempotency_key",
+        "password_reset",
+        "failed_sign_in",
+        "login_session",
+        "user",
+    ):
         op.drop_table(table)
