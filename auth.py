@@ -27,7 +27,7 @@ from kit.errors import Credentials, problems
 from kit.models import Id, normalized_email, now
 from kit.outbox import OutboxEntry
 from kit.problems import BadRequest, Forbidden, InvalidCredentials, Problem, TooManyAttempts
-from kit.routing import Caller, Hashed, Router
+from kit.routing import Caller, Prepared, Router
 from kit.sessions import FailedSignIn, LoginSession, LoginSessionPublic, PasswordReset
 from kit.settings import StartRefused
 from kit.strict import FORBIDDEN_TEXT
@@ -133,7 +133,7 @@ def _registered_password_hash(request: Request, data: UserRegister) -> Hashing:
 )
 def register(
     data: UserRegister,
-    password_hash: Annotated[str, Hashed(_registered_password_hash)],
+    password_hash: Annotated[str, Prepared(_registered_password_hash)],
     session: WriteSession,
 ) -> User:
     """Make an account of one's own; the first one ever is an admin, every later one a member."""
@@ -185,7 +185,7 @@ def _checked_grant(request: Request, form: TokenForm) -> Hashing | None:
 def create_token(
     request: Request,
     form: Annotated[TokenForm, Form()],
-    proof: Annotated[Proof | None, Hashed(_checked_grant)],
+    proof: Annotated[Proof | None, Prepared(_checked_grant)],
     session: WriteSession,
 ) -> TokenPair:
     """Sign in with e-mail and password, or refresh: spend a refresh token for a new pair (RFC 6749).
@@ -257,7 +257,7 @@ def _hash_for_living_token(request: Request, data: PasswordResetUse) -> Hashing:
 
 @public_router.put("/password-reset", status_code=204, responses=problems(InvalidCredentials))
 def use_password_reset(
-    data: PasswordResetUse, password_hash: Annotated[str, Hashed(_hash_for_living_token)], session: WriteSession
+    data: PasswordResetUse, password_hash: Annotated[str, Prepared(_hash_for_living_token)], session: WriteSession
 ) -> None:
     """Set a new password with the token from the mail; every session of the account ends."""
     user = session.get(User, PasswordReset.redeem(session, data.token), with_for_update=True)

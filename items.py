@@ -1,16 +1,16 @@
 """The stock: its routes, and its CSV."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
 
 from fastapi import Form, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from sqlmodel import col, not_, select
+from sqlmodel import col, not_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser
-from kit.audit import create_many
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
 from kit.lists import (
@@ -27,8 +27,18 @@ from kit.lists import (
     sortable,
 )
 from kit.models import BIGGEST_ID, Digits, Id, folded
-from kit.routing import Router
-from kit.spreadsheets import CSV, FORM_OVERHEAD, MAX_BYTES, Export, Import, ImportForm, ImportReport
+from kit.routing import Prepared, Router
+from kit.spreadsheets import (
+    CSV,
+    FORM_OVERHEAD,
+    MAX_BYTES,
+    Export,
+    ImportForm,
+    ImportReport,
+    Records,
+    import_records,
+    read_records,
+)
 from models import (
     Cents,
     Item,
@@ -132,27 +142,8 @@ class ItemRow(BaseModel):
     tags: Tags = []
 
 
-class ItemImport(Import[ItemRow]):
-    """An import of items, matched by name without case."""
-
-    row = ItemRow
-    key = "name"
-
-    def apply(self, rows: Sequence[ItemRow]) -> None:
-        """Create and change the items of one batch, in a constant number of statements."""
-        found = select(Item).where(col(Item.name_key).in_([folded(row.name) for row in rows])).with_for_update()
-        known = {item.name_key: item for item in self.session.exec(found)}
-        new = [row.model_dump() for row in rows if folded(row.name) not in known]
-        matched = [(known[folded(row.name)], self.given(row)) for row in rows if folded(row.name) in known]
-        changed = [(item, values) for item, values in matched if not _has(item, values)]
-        self.count(created=len(new), updated=len(changed), unchanged=len(matched) - len(changed))
-        if self.writes:
-            create_many(self.session, Item, new)
-            Item.change_many(self.session, changed)
-
-
-def _has(item: Item, values: dict[str, Any]) -> bool:
-    return all(getattr(item, field) == value for field, value in values.items())
+def _records(_: Request, form: ImportForm) -> Callable[[], Records]:
+    return partial(read_records, form, ItemRow, "name")
 
 
 @router.get("/export", response_class=Response, responses=CSV)
@@ -168,6 +159,7 @@ def export_items(request: Request, admin: AdminUser, session: ReadSession) -> St
 @router.post("/import", max_body_size=MAX_BYTES + FORM_OVERHEAD)
 def import_items(
     form: Annotated[ImportForm, Form(media_type="multipart/form-data")],
+    records: Annotated[Records, Prepared(_records)],
     admin: AdminUser,
     session: WriteSession,
     dry_run: Annotated[bool, Query(description="Only say what would happen.")] = False,
@@ -177,4 +169,5 @@ def import_items(
     All or nothing: with any error nothing is written. `name` and `price_cents` are required, the other columns may be
     missing. At most 1,000 errors are reported.
     """
-    return ItemImport(session, form, dry_run=dry_run).run()
+    warn = partial(Item.warn_of_low_stock, session)
+    return import_records(session, Item, ItemRow, "name", records, dry_run=dry_run, after_change=warn)

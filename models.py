@@ -9,7 +9,7 @@ to somebody from `Owned`. What happens to a row when another one is deleted stan
 `ondelete="CASCADE"` it goes along, and is in the audit; else the fault that names the key is the answer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
@@ -35,7 +35,7 @@ from sqlalchemy.orm import QueryableAttribute, column_property, defer
 from sqlmodel import Field, Relationship, Session, SQLModel, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from kit.audit import Audited, actor_of, change_many, record
+from kit.audit import Audited, actor_of, record
 from kit.auth import Claims, GivenPassword, NewPassword
 from kit.db import lock_table
 from kit.models import (
@@ -416,14 +416,12 @@ class Item(Audited, Versioned, Timestamped, table=True):
     tags: list[str] = Field(default_factory=list, sa_type=TagList)
 
     @classmethod
-    def change_many(cls, session: Session, changes: Sequence[tuple["Item", dict[str, Any]]]) -> None:
-        """Do what `change` does to many items: two statements for the items and their audit, one for the warnings.
-
-        The changes of all of them must name the same fields.
-        """
-        before = {item.id: item.quantity for item, _ in changes}
-        change_many(session, cls, changes)
-        notices = [notice for item, _ in changes for notice in item.low_stock_notice(before[item.id])]
+    def warn_of_low_stock(cls, session: Session, changes: Sequence[tuple[Mapping[str, Any], dict[str, Any]]]) -> None:
+        """Warn the other admins where old and new values of many items say that the stock became low."""
+        notices: list[Notice] = []
+        for old, new in changes:
+            item = cls.model_construct(**{**old, **new})
+            notices += item.low_stock_notice(old["quantity"])
         Notification.tell_admins(session, notices)
 
     @property

@@ -29,7 +29,7 @@ from kit.lists import (
 )
 from kit.models import Id, folded
 from kit.problems import InvalidCredentials, NotFound, TooManyAttempts
-from kit.routing import Hashed, Router
+from kit.routing import Prepared, Router
 from models import (
     EmailTaken,
     LastAdmin,
@@ -112,7 +112,7 @@ def change_my_password(
     request: Request,
     data: PasswordChange,
     user: CurrentUser,
-    checked: Annotated[tuple[Proof, str], Hashed(_changed_password)],
+    checked: Annotated[tuple[Proof, str], Prepared(_changed_password)],
     session: WriteSession,
 ) -> None:
     """Set a new password; every other session of the caller ends. A wrong current one counts as a failed sign-in."""
@@ -133,7 +133,7 @@ def list_users(
 def create_user(
     data: UserCreate,
     admin: AdminUser,
-    password_hash: Annotated[str, Hashed(_new_password_hash)],
+    password_hash: Annotated[str, Prepared(_new_password_hash)],
     session: WriteSession,
 ) -> User:
     """Make an account for someone else."""

@@ -20,7 +20,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from kit.db import TransactionSession
 from kit.logs import REQUEST_ID
-from kit.models import BigInt, Entity, Versioned, now, set_loaded
+from kit.models import BigInt, Entity, Versioned, now
 from kit.problems import BROKEN_CONSTRAINTS
 
 Row = TypeVar("Row", bound="Audited")
@@ -256,23 +256,22 @@ def create_many(session: Session, table: type[Row], rows: Sequence[dict[str, Any
     return found
 
 
-def change_many(session: Session, table: type[Row], changes: Sequence[tuple[Row, dict[str, Any]]]) -> None:
-    """Change many rows in two statements, one for them and one for their audit; the objects say it afterwards.
+def change_many(
+    session: Session, table: type[Row], changes: Sequence[tuple[Mapping[str, Any], dict[str, Any]]]
+) -> None:
+    """Change many rows in two statements, one for them and one for their audit.
 
-    The changes of all of them must name the same fields.
+    Each change is what the row has, its `id` and `version` included, and the new values; all must name the same fields.
     """
-    if not changes:
-        return
     rows: list[dict[str, Any]] = []
     recorded: list[tuple[int, Changes]] = []
-    for row, values in changes:
-        old = row.audited_values()
-        derived: dict[str, Any] = {**table.folded_values({name: getattr(row, name) for name in table.audited} | values)}
-        if isinstance(row, Versioned):
-            derived["version"] = row.version + 1
-        set_loaded(row, values | derived)
-        rows.append(values | derived | {"row_id": row.id})
-        changed = {field: [old[field], new] for field, new in values.items() if field in old and new != old[field]}
-        recorded.append((row.id, changed))
-    session.connection().execute(update(table).where(col(table.id) == bindparam("row_id")), rows)
-    record(session, "update", table, recorded)
+    for old, values in changes:
+        derived: dict[str, Any] = {**table.folded_values({**old, **values})}
+        if "version" in old:
+            derived["version"] = old["version"] + 1
+        rows.append(values | derived | {"row_id": old["id"]})
+        fields = [name for name, new in values.items() if name in table.audited and new != old[name]]
+        recorded.append((old["id"], {name: [old[name], values[name]] for name in fields}))
+    if rows:
+        session.connection().execute(update(table).where(col(table.id) == bindparam("row_id")), rows)
+        record(session, "update", table, recorded)

@@ -4,7 +4,7 @@ What a route needs beyond FastAPI stands in its signature, and is recognised by 
 
 - `ReadSession` or `WriteSession`: the session, opened and ended in the thread that runs the route;
 - a `Caller`, such as `CurrentUser`: who calls, read from the database in that thread and session;
-- a type with `Hashed(…)`: what takes a slow password hash, computed when everything else about the request is right;
+- a type with `Prepared(…)`: what takes long, such as a password hash, computed when all else is right;
 - `IdempotencyKeyHeader`: a repetition is answered with the first answer.
 
 FastAPI sees none of the first three, because each dependency costs it as much as SQLite needs for a row. Where FastAPI
@@ -92,23 +92,25 @@ class Caller(Generic[Who]):
         return await run_in_threadpool(self.identify_alone, request, bearer_claims(request))
 
 
-class Hashed:
-    """Marks a parameter whose value takes a slow hash: `Annotated[str, Hashed(new_password_hash)]`.
+class Prepared:
+    """Marks a parameter whose value takes long and no session: `Annotated[str, Prepared(new_password_hash)]`.
 
     `prepare` is called with the request and with those parameters of the route that it names, on the event loop, when
-    caller, query and body are right. What it returns is done in a thread, in one of the slots for hashing; None
-    stands for itself.
+    caller, query and body are right. What it returns is done in a thread before the route has its session: a `Hashing`
+    in one of the slots for hashing, anything else that can be called at once. None stands for itself.
     """
 
-    def __init__(self, prepare: Callable[..., Hashing | None]) -> None:
+    def __init__(self, prepare: Callable[..., Hashing | Callable[[], Any] | None]) -> None:
         self.prepare = prepare
         self.names = tuple(inspect.signature(prepare).parameters)[1:]
 
     async def value(self, request: Request, values: Mapping[str, Any]) -> Any:
         """Wait for a slot and compute the value; does no I/O itself."""
-        hashing = self.prepare(request, **{name: values[name] for name in self.names})
-        slots: HashingSlots = request.app.state.hashing_slots
-        return None if hashing is None else await slots.run(client_address(request.scope), hashing)
+        work = self.prepare(request, **{name: values[name] for name in self.names})
+        if isinstance(work, Hashing):
+            slots: HashingSlots = request.app.state.hashing_slots
+            return await slots.run(client_address(request.scope), work)
+        return None if work is None else await run_in_threadpool(work)
 
 
 class Declaration:
@@ -119,7 +121,7 @@ class Declaration:
         self.session = ""
         self.writes = False
         self.callers: dict[str, Caller[Any]] = {}
-        self.hashed: dict[str, Hashed] = {}
+        self.prepared: dict[str, Prepared] = {}
         self.key = ""
         self.request = self.response = ""
         for name, parameter in self.signature.parameters.items():
@@ -133,8 +135,8 @@ class Declaration:
         elif annotation == IdempotencyKeyHeader:
             self.key = name
         for mark in get_args(annotation)[1:]:
-            if isinstance(mark, Hashed):
-                self.hashed[name] = mark
+            if isinstance(mark, Prepared):
+                self.prepared[name] = mark
             dependency = mark.dependency if isinstance(mark, params.Depends) else None
             if dependency in (read_session, write_session):
                 if self.session:
@@ -200,20 +202,20 @@ class Route(APIRoute):
     def _wrapped(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
         """The endpoint as FastAPI calls it, with the values of what FastAPI sees."""
         declared = self.declared
-        hidden = {*declared.hashed, *((declared.session, *declared.callers) if self.in_one_thread else ())}
+        hidden = {*declared.prepared, *((declared.session, *declared.callers) if self.in_one_thread else ())}
         signature, request_name = declared.visible_to_fastapi(hidden)
 
         @functools.wraps(endpoint)
         async def run(**values: Any) -> Any:
             """Have the hashes computed and the work done; does no I/O itself."""
             request: Request = values[request_name] if declared.request else values.pop(request_name)
-            if declared.hashed:
+            if declared.prepared:
                 if isinstance(request, StrictRequest) and request.claims and self.in_one_thread:
                     # Nobody but a living caller, with the right role, may make this work.
                     callers = await run_in_threadpool(self._identify_alone, request, request.claims)
-                    hashed = {k: await mark.value(request, values | callers) for k, mark in declared.hashed.items()}
+                    hashed = {k: await mark.value(request, values | callers) for k, mark in declared.prepared.items()}
                 else:
-                    hashed = {k: await mark.value(request, values) for k, mark in declared.hashed.items()}
+                    hashed = {k: await mark.value(request, values) for k, mark in declared.prepared.items()}
                 values |= hashed
             if inspect.iscoroutinefunction(endpoint):
                 return self._respond(request, await endpoint(**values), values.get(declared.response))

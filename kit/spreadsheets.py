@@ -6,9 +6,9 @@ The columns are the fields of a model, which also checks each record. Lists are 
 import csv
 import io
 import re
-from collections.abc import Generator, Sequence
-from itertools import islice
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_origin
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast, get_origin
 
 from fastapi import UploadFile
 from fastapi.responses import StreamingResponse
@@ -16,18 +16,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel
 
-from kit.db import Database
+from kit.audit import Audited, change_many, create_many
+from kit.db import Database, lock_table
 from kit.errors import Responses
-from kit.models import folded
+from kit.models import Versioned, folded
 from kit.problems import BodyTooLarge, Invalid
-
-Record = TypeVar("Record", bound=BaseModel)
 
 MAX_BYTES = 16 * 1024 * 1024
 FORM_OVERHEAD = 64 * 1024
 MAX_ROWS = 100_000
 MAX_MESSAGES = 1_000
 BATCH = 1_000
+MAX_RECORD = 256 * 1024  # characters
 PREFIX = "Value error, "  # pydantic's, before the words of our own
 
 # What a spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection), also behind quotes
@@ -44,13 +44,15 @@ CSV: Responses = {
 
 
 def neutral(cell: str) -> str:
-    """`cell` as no spreadsheet takes it for a formula; plain numbers are left alone."""
-    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
+    """`cell` as no spreadsheet takes it for a formula, not even cut at `;`; plain numbers are left alone."""
+    return ";".join(
+        f"'{part}" if FORMULA.match(part) and not NUMBER.fullmatch(part) else part for part in cell.split(";")
+    )
 
 
 def original(cell: str) -> str:
     """`cell` as it was before `neutral`."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+    return ";".join(part[1:] if part.startswith("'") and FORMULA.match(part) else part for part in cell.split(";"))
 
 
 class Export:
@@ -116,103 +118,101 @@ class ImportReport(BaseModel):
     errors: list[RowError] = []
 
 
-class Import(Generic[Record]):
-    """One import: reads the file in batches, and rolls everything back when a record is wrong.
+@dataclass
+class Records:
+    """The records of a file that are right, as tuples, which take little memory, and what is wrong with the others."""
 
-    A table has a class of its own, which says what a record is, by which column it is matched (without case), and how
-    a batch of records that are right is applied.
+    columns: list[str] = field(default_factory=list[str])
+    values: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    errors: list[RowError] = field(default_factory=list[RowError])
+
+
+def read_records(form: ImportForm, row: type[BaseModel], key: str) -> Records:
+    """Read and check a whole file; takes seconds for the largest one, so do it before anything is locked.
+
+    `row` says what a record is; by its field `key` each must differ from all others, without case.
+
+    Raises:
+        BodyTooLarge: the file is larger than 16 MiB.
+        Invalid: it has no header, a wrong one, too many rows, or is not UTF-8.
     """
+    if (form.file.size or 0) > MAX_BYTES:
+        raise BodyTooLarge
+    text = io.TextIOWrapper(form.file.file, encoding="utf-8-sig", newline="")
+    try:
+        return _Reader(text, row, key).read()
+    except UnicodeDecodeError:
+        raise _wrong_file("Save the file as UTF-8") from None
+    except csv.Error as error:
+        raise _wrong_file(f"The header is not CSV: {error}") from None
+    finally:
+        text.detach()  # or closing the wrapper would close the upload, which is FastAPI's to close
 
-    row: ClassVar[type[BaseModel]]
-    key: ClassVar[str]
 
-    def __init__(self, session: Session, form: ImportForm, *, dry_run: bool) -> None:
-        if (form.file.size or 0) > MAX_BYTES:
-            raise BodyTooLarge
-        self.session = session
-        self.text = io.TextIOWrapper(form.file.file, encoding="utf-8-sig", newline="")
-        self.writes = not dry_run
-        self.report = ImportReport()
+class _Reader:
+    def __init__(self, text: io.TextIOWrapper, row: type[BaseModel], key: str) -> None:
+        self.text = text
+        self.row = row
+        self.key = key
         self.keys: set[str] = set()
+        self.found = Records()
+        self.size = 0  # of the record that is being read, in characters
 
-    def apply(self, rows: Sequence[Record]) -> None:
-        """Count what becomes of these records, and write them if `writes` says so."""
-        raise NotImplementedError
-
-    def given(self, row: Record) -> dict[str, Any]:
-        """What the file says of a row; a column that it does not have is left as it is."""
-        return row.model_dump(exclude_unset=True)
-
-    def count(self, *, created: int, updated: int, unchanged: int) -> None:
-        """Add to the report."""
-        self.report.created += created
-        self.report.updated += updated
-        self.report.unchanged += unchanged
-
-    def run(self) -> ImportReport:
-        """Read all rows and write them, or nothing.
-
-        Raises:
-            Invalid: the file has no header, a wrong one, too many rows, or is not UTF-8.
-        """
-        try:
-            rows = self._rows()
-            while batch := list(islice(rows, BATCH)):
-                self.apply(batch)
-                self.session.expunge_all()
-        except UnicodeDecodeError:
-            raise _wrong_file("Save the file as UTF-8") from None
-        except csv.Error as error:
-            raise _wrong_file(f"The header is not CSV: {error}") from None
-        finally:
-            self.text.detach()  # or closing the wrapper would close the upload, which is FastAPI's to close
-        if self.report.errors:
-            self.session.rollback()
-        return self.report
-
-    def _rows(self) -> Generator[Record]:
-        """The records that are right; the others go into the report."""
-        header_line = self.text.readline()
+    def read(self) -> Records:
+        header_line = self.text.readline(MAX_RECORD)
         delimiter = ";" if header_line.count(";") > header_line.count(",") else ","
         header = list(csv.reader([header_line], delimiter=delimiter))
-        columns = self._checked_header(header[0] if header else [])
-        records = csv.reader(self.text, delimiter=delimiter, strict=True)
-        line, count = 2, 0
+        columns = self.found.columns = self._checked_header(header[0] if header else [])
+        records = csv.reader(self._lines(), delimiter=delimiter, strict=True)
+        line, count, empty = 2, 0, 0
         try:
             for record in records:
-                count += bool(record)
-                if count > MAX_ROWS:
+                count, empty, self.size = count + bool(record), empty + (not record), 0
+                if count > MAX_ROWS or empty > MAX_ROWS:
                     raise _wrong_file(f"Split the file: it has more than {MAX_ROWS} rows")
-                if record and (row := self._checked(line, columns, record)):
-                    yield row
+                if record:
+                    self._take(line, columns, record)
                 line = records.line_num + 2
         except csv.Error as error:
             self._refuse(line, f"This is not CSV: {error}")
+        return self.found
 
-    def _checked(self, line: int, columns: list[str], record: list[str]) -> Record | None:
+    def _lines(self) -> Iterator[str]:
+        while line := self.text.readline(MAX_RECORD):
+            self.size += len(line)
+            if self.size >= MAX_RECORD:
+                raise csv.Error(f"a record has more than {MAX_RECORD} characters")
+            yield line
+
+    def _take(self, line: int, columns: list[str], record: list[str]) -> None:
+        if fault := self._fault_of(columns, record):
+            self._refuse(line, fault)
+
+    def _fault_of(self, columns: list[str], record: list[str]) -> str:
+        """Take a record that is right; else say what is wrong with it."""
         if len(record) != len(columns):
-            return self._refuse(line, f"It has {len(record)} cells, and the header has {len(columns)}")
+            return f"It has {len(record)} cells, and the header has {len(columns)}"
         if any("\0" in cell for cell in record):
-            return self._refuse(line, "It must not have NUL characters")
+            return "It must not have NUL characters"
         cells: dict[str, Any] = {column: original(cell) for column, cell in zip(columns, record, strict=True)}
         for column in columns:
             if get_origin(self.row.model_fields[column].annotation) is list:
                 cells[column] = [part for part in cells[column].split(";") if part.strip(" ")]
         try:
-            row = cast(Record, self.row.model_validate(cells))
+            row = self.row.model_validate(cells)
         except ValidationError as error:
             faults = [(fault["loc"][0], fault["msg"]) for fault in error.errors(include_input=False)]
-            return self._refuse(line, "; ".join(f"{column}: {said.removeprefix(PREFIX)}" for column, said in faults))
+            return "; ".join(f"{column}: {said.removeprefix(PREFIX)}" for column, said in faults)
         key = folded(getattr(row, self.key))
         if key in self.keys:
-            return self._refuse(line, f"{self.key}: It stands in this file twice")
+            return f"{self.key}: It stands in this file twice"
         self.keys.add(key)
-        return row
+        self.found.values.append(tuple(getattr(row, column) for column in columns))
+        return ""
 
     def _refuse(self, line: int, message: str) -> None:
-        self.writes = False
-        if len(self.report.errors) < MAX_MESSAGES:
-            self.report.errors.append(RowError(line=line, message=message))
+        if len(self.found.errors) < MAX_MESSAGES:
+            self.found.errors.append(RowError(line=line, message=message))
 
     def _checked_header(self, cells: list[str]) -> list[str]:
         columns = [cell.strip() for cell in cells]
@@ -225,10 +225,49 @@ class Import(Generic[Record]):
                 raise _wrong_file(f"The column {column[:64]!r} is not known; the columns are {known}")
             if columns.count(column) > 1:
                 raise _wrong_file(f"The column {column!r} stands in the header twice")
-        required = {name for name, field in fields.items() if field.is_required()}
+        required = {name for name, found in fields.items() if found.is_required()}
         if missing := required - set(columns):
             raise _wrong_file(f"The column {min(missing)!r} is missing; the columns are {known}")
         return columns
+
+
+def import_records(
+    session: Session,
+    table: type[Audited],
+    row: type[BaseModel],
+    key: str,
+    records: Records,
+    *,
+    dry_run: bool,
+    after_change: Callable[[Sequence[tuple[Mapping[str, Any], dict[str, Any]]]], None] = lambda _: None,
+) -> ImportReport:
+    """Create and change rows, matched by `key` without case (its column `<key>_key` follows from it); or only count.
+
+    All or nothing: where any record is wrong, nothing is written, and the report says what would have happened.
+    `after_change` is called with old and new values of the rows that were changed.
+    """
+    report, writes = ImportReport(errors=records.errors), not (dry_run or records.errors)
+    if writes:
+        lock_table(session, str(table.__tablename__))
+    defaults = {name: found.get_default(call_default_factory=True) for name, found in row.model_fields.items()}
+    names = ["id", f"{key}_key", *row.model_fields, *(["version"] if issubclass(table, Versioned) else [])]
+    columns = [getattr(table, name) for name in names]
+    for start in range(0, len(records.values), BATCH):
+        rows = [dict(zip(records.columns, given, strict=True)) for given in records.values[start : start + BATCH]]
+        batch = {folded(given[key]): given for given in rows}
+        found = session.connection().execute(select_columns(*columns).where(columns[1].in_([*batch])))
+        known = {old[1]: dict(zip(names, old, strict=True)) for old in found}
+        new = [defaults | given for folded_key, given in batch.items() if folded_key not in known]
+        matched = [(known[folded_key], given) for folded_key, given in batch.items() if folded_key in known]
+        changed = [(old, given) for old, given in matched if any(old[name] != value for name, value in given.items())]
+        report.created += len(new)
+        report.updated += len(changed)
+        report.unchanged += len(matched) - len(changed)
+        if writes:
+            create_many(session, table, new)
+            change_many(session, table, changed)
+            after_change(changed)
+    return report
 
 
 def _wrong_file(message: str) -> Invalid:
