@@ -27,6 +27,7 @@ class StockSummary(SQLModel):
     items: int
     units: int
     value_cents: int
+    low_stock_count: int
     low_stock: list[ItemPublic]
 
 
@@ -66,13 +67,20 @@ def _counts(session: Session, user: Principal) -> tuple[int, StockSummary]:
     """All the numbers that need no list of their own, in one statement."""
     unread = select(func.count()).where(Notification.user_id == user.id, col(Notification.read_at).is_(None))
     value_cents = col(Item.price_cents) * col(Item.quantity)
+    is_low = col(Item.quantity) <= col(Item.reorder_level)
+    low_count = select(func.count()).where(is_low).scalar_subquery()
     counted = select_columns(
-        unread.scalar_subquery(), func.count(col(Item.id)), func.sum(Item.quantity), *_exact_sum(value_cents)
+        unread.scalar_subquery(), low_count, func.count(col(Item.id)), func.sum(Item.quantity), *_exact_sum(value_cents)
     )
-    unread_count, items, units, *value = session.connection().execute(counted).one()
-    low = select(Item).where(col(Item.quantity) <= col(Item.reorder_level)).order_by(col(Item.name), col(Item.id))
-    low_stock = [ItemPublic.model_validate(item) for item in session.exec(low.limit(10))]
-    summary = StockSummary(items=items, units=int(units or 0), value_cents=_whole(*value), low_stock=low_stock)
+    unread_count, low_stock_count, items, units, *value = session.connection().execute(counted).one()
+    low = session.exec(select(Item).where(is_low).order_by(col(Item.name), col(Item.id)).limit(10))
+    summary = StockSummary(
+        items=items,
+        units=int(units or 0),
+        value_cents=_whole(*value),
+        low_stock_count=low_stock_count,
+        low_stock=[ItemPublic.model_validate(item) for item in low],
+    )
     return unread_count, summary
 
 
