@@ -11,7 +11,6 @@ from httpx2 import Response
 from sqlalchemy import event
 from sqlmodel import select
 
-from app import create_app
 from kit import sqlite
 from kit.app import App
 from kit.db import WriteSession, ending
@@ -20,10 +19,14 @@ from kit.models import now
 from kit.problems import Forbidden, InvalidCredentials
 from kit.routing import Router
 from kit.sessions import LoginSession
-from models import Item
-from settings import Settings
+from tests.kit.specimen import Room
 
 PATIENCE = 30  # seconds
+
+pytestmark = [
+    pytest.mark.usefixtures("fresh_app"),  # whose engine the tests listen to
+    pytest.mark.sqlite_only("there is one writer"),
+]
 
 probes = Router(public=True, prefix="/probes")
 held, gate = Event(), Event()
@@ -40,10 +43,10 @@ def holds(session: WriteSession) -> None:
 
 @probes.post("/adds/{name}", status_code=201)
 def adds(name: str, session: WriteSession) -> int:
-    item = Item(name=name, price_cents=1)
-    session.add(item)
+    room = Room(name=name, seats=1)
+    session.add(room)
     session.flush()
-    return item.id
+    return room.id
 
 
 @probes.post("/refuses/{name}")
@@ -99,13 +102,6 @@ def takes_long(name: str, session: WriteSession) -> int:
 
 
 @pytest.fixture
-def app(settings: Settings) -> App:
-    app = create_app(settings)
-    app.include_router(probes)
-    return app
-
-
-@pytest.fixture
 def together(app: App, client: TestClient) -> Generator[Together]:
     """Posts to all of these probes so that they wait for the writer together, and gives their answers."""
 
@@ -134,7 +130,7 @@ def together(app: App, client: TestClient) -> Generator[Together]:
 
 def names(app: App) -> list[str]:
     with ending(app.state.database.read()) as session:
-        return sorted(session.exec(select(Item.name)))
+        return sorted(session.exec(select(Room.name)))
 
 
 def statuses(answers: list[Response]) -> list[int]:
