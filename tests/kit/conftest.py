@@ -46,7 +46,7 @@ def _add_specimen(url: str) -> None:
 @pytest.fixture(scope="module")
 def make_app(request: pytest.FixtureRequest) -> MakeApp:
     """Makes an app whose nouns are accounts, the audit, the specimen, and the test module itself."""
-    module: ModuleType = request.module
+    module: ModuleType = getattr(request, "module")  # noqa: B009 - pytest does not say its type
     nouns = (auth, users, audit, specimen, module)
 
     def make_app(settings: Settings) -> App:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -436,4 +437,4 @@ def test_a_worker_of_uvicorn_knows_that_it_is_one() -> None:
     with ProcessPoolExecutor(1, mp_context=started_as_by_uvicorn) as workers:
         assert workers.submit(eval, "__import__('kit.sqlite').sqlite.IS_WORKER").result()
     assert not sqlite.IS_WORKER
-    assert isinstance(get_subprocess(Config("app:app"), print, []), multiprocessing.process.BaseProcess)
+    assert isinstance(get_subprocess(Config("app:app"), print, []), BaseProcess)

@@ -173,12 +173,10 @@ def test_a_key_goes_with_its_account(app: App, ada: Person, max: Person, hall: R
 
 def test_a_repetition_for_a_caller_that_is_overridden_is_one_too(app: App, max: Person, hall: Row) -> None:
     first = max.post("/bookings", booking(hall), **with_key("monday"))
-    caller = max.get("/users/me").json()
 
     def as_max() -> Principal:
-        times = {"created_at": now(), "updated_at": now()}
         return Principal(
-            **{name: caller[name] for name in ("id", "email", "full_name", "role", "is_active")}, **times, session_id=1
+            max.id, max.email, "Max", "member", is_active=True, created_at=now(), updated_at=now(), session_id=1
         )
 
     app.dependency_overrides = {auth.current_user: as_max}
