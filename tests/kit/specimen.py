@@ -35,7 +35,6 @@ from kit.lists import (
     sortable,
 )
 from kit.models import (
-    AUTOINCREMENT,
     BIGGEST_ID,
     BILLION,
     DISTINCT,
@@ -43,6 +42,7 @@ from kit.models import (
     CodePointText,
     Day,
     Digits,
+    Entity,
     Id,
     Nullable,
     Owned,
@@ -51,9 +51,9 @@ from kit.models import (
     Table,
     TagList,
     Time,
+    Timestamped,
     Versioned,
     folded,
-    now,
 )
 from kit.problems import Conflict
 from kit.routing import Router
@@ -130,15 +130,14 @@ class RoomUpdate(PatchBody):
     cleaned_at: Time | None = None
 
 
-class Room(Specimen, Versioned, Audited, table=True):
+class Room(Specimen, Audited, Versioned, Timestamped, table=True):
     """A room; its door code is a secret."""
 
-    __table_args__ = (CheckConstraint("seats > 0", "seats"), AUTOINCREMENT)
+    __table_args__ = (CheckConstraint("seats > 0", "seats"),)
     audited: ClassVar = ("name", "seats", "tags", "note", "opens_on", "cleaned_at")
     secrets: ClassVar = {"door_code": "code"}
     folds: ClassVar = {"name_key": ("name",)}
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     name: str = Field(sa_type=CodePointText)
     name_key: str = Field(default="", unique=True)
     seats: int
@@ -147,7 +146,6 @@ class Room(Specimen, Versioned, Audited, table=True):
     opens_on: date | None = None
     cleaned_at: datetime | None = None
     door_code: str = ""
-    created_at: datetime = Field(default_factory=now)
 
     @property
     def link(self) -> str:
@@ -160,7 +158,6 @@ class RoomKey(Specimen, Audited, table=True):
 
     audited: ClassVar = ("room_id",)
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     room_id: int = Field(foreign_key="room.id", sa_type=BigInt)
 
 
@@ -170,7 +167,6 @@ class Booking(Specimen, Owned, Audited, table=True):
     audited: ClassVar = ("room_id", "guest_id", "starts_at")
     owner: ClassVar = "guest_id"
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     room_id: int = Field(foreign_key="room.id", ondelete="CASCADE", index=True, sa_type=BigInt)
     guest_id: int = Field(sa_type=BigInt, sa_column_args=[ForeignKey(USER_ID, ondelete="CASCADE")])
     starts_at: datetime
@@ -181,15 +177,13 @@ class BookingNote(Specimen, Audited, table=True):
 
     audited: ClassVar = ("booking_id", "text")
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     booking_id: int = Field(foreign_key="booking.id", ondelete="CASCADE", sa_type=BigInt)
     text: str
 
 
-class Footprint(Specimen, table=True):
+class Footprint(Specimen, Entity, table=True):
     """What nobody audits; it goes with its room."""
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     room_id: int = Field(foreign_key="room.id", ondelete="CASCADE", sa_type=BigInt)
 
 

@@ -234,7 +234,9 @@ def test_a_bulk_statement_on_any_other_table_is_run(session: Session, booked: Ro
 
 
 def test_many_rows_are_created_with_their_entries_and_all_that_follows(session: Session) -> None:
-    rows = [all_of_room(name) | {"created_at": now(), "door_code": ""} for name in ("ZWEI", "Eins")]
+    rows = [
+        all_of_room(name) | {"created_at": now(), "updated_at": now(), "door_code": ""} for name in ("ZWEI", "Eins")
+    ]
     ids = create_many(session, Room, rows)
     found = [session.get_one(Room, room_id) for room_id in ids]
 
@@ -275,7 +277,9 @@ def test_many_rows_that_stay_as_they_are_leave_no_entry(session: Session) -> Non
 
 
 def test_many_rows_of_which_one_is_refused_are_all_refused(session: Session) -> None:
-    rows = [all_of_room(name) | {"created_at": now(), "door_code": ""} for name in ("Eins", "EINS")]
+    rows = [
+        all_of_room(name) | {"created_at": now(), "updated_at": now(), "door_code": ""} for name in ("Eins", "EINS")
+    ]
     with pytest.raises(IntegrityError):
         create_many(session, Room, rows)
     session.rollback()
@@ -307,11 +311,10 @@ def test_an_entity_that_is_unknown_is_refused_with_the_known_ones(ada: Person) -
 
 NEW_TABLE = """
 from fastapi.testclient import TestClient
-from sqlmodel import Field
 import app
 from kit.audit import Audited, audited_entities
 class MeetingRoom(Audited, table=True):
-    id: int = Field(default=None, primary_key=True)
+    seats: int
 document = app.app.openapi()
 [entity] = [each for each in document["paths"]["/api/v1/audit"]["get"]["parameters"] if each["name"] == "entity"]
 shown = document["components"]["schemas"]["AuditEntryPublic"]["properties"]["entity"]["enum"]
