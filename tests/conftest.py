@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner, Result
 
 from settings import Settings
 
@@ -19,10 +20,12 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
 os.environ["APP_SECRET_KEY"] = "a key for the tests that nobody else may use"
 Settings.model_config["env_file"] = None
 
+import manage
 from app import create_app
 from kit import schema
 from kit.app import App
 from kit.db import Database
+from kit.settings import load_settings
 from tests.databases import PostgresDatabase, SqliteFile
 from tests.outbox import Outbox
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
@@ -190,6 +193,19 @@ def outbox(app: App, swap: Callable[[str, object], None]) -> Outbox:
     outbox = Outbox(app)
     swap("mailer", outbox)
     return outbox
+
+
+@pytest.fixture
+def command(app: App, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command of `manage.py` on the database of the app."""
+    monkeypatch.setenv("APP_DATABASE_URL", app.settings.database_url)
+    monkeypatch.setenv("APP_BCRYPT_ROUNDS", "4")
+    monkeypatch.setattr(manage, "get_settings", partial(load_settings, Settings))  # not those of the process
+
+    def command(*words: str, stdin: str = "") -> Result:
+        return CliRunner().invoke(manage.app, words, input=stdin)
+
+    return command
 
 
 @pytest.fixture
