@@ -168,6 +168,10 @@ def test_migrate_refuses_the_database_of_another_program(
 # seed
 
 
+def test_seed_says_how_much_it_adds_by_itself(command: Command) -> None:
+    assert [f"[default: {number}]" in command("seed", "--help").stdout for number in (200, 400)] == [True, True]
+
+
 def test_seed_takes_no_negative_number(command: Command) -> None:
     assert command("seed", "--items", "-1").exit_code == 2
     assert "Added 12 people, 0 items and 0 orders." in command("seed", "--items", "0").stdout
