@@ -145,6 +145,17 @@ def test_closed_registration_makes_no_account(
     assert hashes == []
 
 
+def test_who_registers_is_welcomed_by_mail(client: TestClient, outbox: Outbox) -> None:
+    register(client, **account("ada", full_name='<b>"Ada"</b> & {{ token }} Jürgen'))
+    taken = register(client, **account("ada"))
+    [welcome] = outbox.mails
+
+    assert refusal(taken) == (409, "EMAIL_TAKEN")
+    assert (welcome["To"], welcome["Subject"]) == ("ada@example.com", "Welcome to Stockroom")
+    assert 'Hello <b>"Ada"</b> & {{ token }} Jürgen,\n' in outbox.part("plain")
+    assert "<p>Hello &lt;b&gt;&#34;Ada&#34;&lt;/b&gt; &amp; {{ token }} Jürgen,</p>" in outbox.part("html")
+
+
 WRONG_ACCOUNTS: list[tuple[str, Any]] = [
     ("role", "admin"),
     ("is_active", True),
