@@ -37,19 +37,20 @@ from kit.audit import Audited, actor_of, change_many, record
 from kit.auth import Claims, GivenPassword, NewPassword
 from kit.db import lock_table
 from kit.models import (
-    AUTOINCREMENT,
     BILLION,
     DISTINCT,
     JOINED,
     BigInt,
     CodePointText,
     Email,
+    Entity,
     Id,
     Owned,
     PatchBody,
     RequestBody,
     Table,
     TagList,
+    Timestamped,
     Versioned,
     now,
     set_loaded,
@@ -180,23 +181,20 @@ class Principal(NamedTuple):
             raise Forbidden
 
 
-class User(Audited, table=True):
+class User(Audited, Timestamped, table=True):
     """An account. E-mails are stored in lower case."""
 
-    __table_args__ = (CheckConstraint("role IN ('member', 'admin')", "role"), AUTOINCREMENT)
+    __table_args__ = (CheckConstraint("role IN ('member', 'admin')", "role"),)
     audited: ClassVar = ("email", "full_name", "role", "is_active")
     secrets: ClassVar = {"password_hash": "password"}
     folds: ClassVar = {"full_name_key": ("full_name",)}
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     email: str = Field(unique=True, sa_type=CodePointText)
     full_name: str = Field(sa_type=CodePointText)
     full_name_key: str = ""
     password_hash: str
     role: str = "member"
     is_active: bool = True
-    created_at: datetime = Field(default_factory=now)
-    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
 
     @property
     def is_admin(self) -> bool:
@@ -353,27 +351,23 @@ class ItemUpdate(PatchBody):
     tags: Tags | None = None
 
 
-class Item(Audited, Versioned, table=True):
+class Item(Audited, Versioned, Timestamped, table=True):
     """Something that is in stock, or was. Its quantity is never negative, whatever runs at once."""
 
     __table_args__ = (
         CheckConstraint("quantity >= 0", "quantity"),
         CheckConstraint("price_cents > 0", "price_cents"),
         Index("ix_item_low_stock", "name", sqlite_where=text(LOW_STOCK), postgresql_where=text(LOW_STOCK)),
-        AUTOINCREMENT,
     )
     audited: ClassVar = ("name", "price_cents", "quantity", "reorder_level", "tags")
     folds: ClassVar = {"name_key": ("name",)}
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     name: str = Field(sa_type=CodePointText, index=True)
     name_key: str = Field(default="", unique=True)
     price_cents: int = Field(sa_type=BigInt)
     quantity: int = Field(default=0, sa_type=BigInt)
     reorder_level: int = Field(default=0, sa_type=BigInt)
     tags: list[str] = Field(default_factory=list, sa_type=TagList)
-    created_at: datetime = Field(default_factory=now)
-    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
 
     @classmethod
     def change_many(cls, session: Session, changes: Sequence[tuple["Item", dict[str, Any]]]) -> None:
@@ -541,24 +535,20 @@ class OrderLine(Table, table=True):
     unit_price_cents: int = Field(sa_type=BigInt)
 
 
-class Order(Audited, Versioned, table=True):
+class Order(Audited, Versioned, Timestamped, table=True):
     """What somebody ordered. Its stock is taken when it is placed, and put back when it is cancelled."""
 
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'fulfilled', 'cancelled')", "status"),
         Index("ix_order_created_at", text("created_at DESC"), "id"),
         Index("ix_order_user_id_created_at", "user_id", text("created_at DESC"), "id"),
-        AUTOINCREMENT,
     )
     audited: ClassVar = ("user_id", "status", "total_cents", "note")
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     user_id: int = Field(foreign_key="user.id", sa_type=BigInt)
     status: str = "pending"
     total_cents: int = Field(default=0, sa_type=BigInt)
     note: str | None = None
-    created_at: datetime = Field(default_factory=now)
-    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
 
     lines: list[OrderLine] = Relationship(
         cascade_delete=True, sa_relationship_kwargs={"lazy": "selectin", "order_by": "OrderLine.position"}
@@ -699,22 +689,18 @@ class CommentUpdate(PatchBody):
     content: Annotated[str, Field(min_length=1, max_length=5_000)] | None = None
 
 
-class Comment(Owned, Audited, table=True):
+class Comment(Owned, Audited, Timestamped, table=True):
     """What somebody says about a post."""
 
     __table_args__ = (
         Index("ix_comment_post_id", "post_id", "id"),
         Index("ix_comment_creator_id", "creator_id"),
-        AUTOINCREMENT,
     )
     audited: ClassVar = ("post_id", "content", "creator_id")
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     post_id: int = Field(foreign_key="post.id", ondelete="CASCADE", sa_type=BigInt)
     creator_id: int = Field(foreign_key="user.id", ondelete="CASCADE", sa_type=BigInt)
     content: str
-    created_at: datetime = Field(default_factory=now)
-    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
 
     creator: User = Relationship(sa_relationship_kwargs=JOINED)
 
@@ -724,20 +710,17 @@ class Comment(Owned, Audited, table=True):
         return self.creator.full_name
 
 
-class Post(Owned, Audited, Versioned, table=True):
+class Post(Owned, Audited, Versioned, Timestamped, table=True):
     """A note to everybody. A comment changes neither its version nor its time."""
 
-    __table_args__ = (Index("ix_post_creator_id", "creator_id", "id"), AUTOINCREMENT)
+    __table_args__ = (Index("ix_post_creator_id", "creator_id", "id"),)
     audited: ClassVar = ("title", "content", "creator_id")
     folds: ClassVar = {"search_key": ("title", "content")}
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     creator_id: int = Field(foreign_key="user.id", ondelete="CASCADE", sa_type=BigInt)
     title: str
     content: str
     search_key: str = ""
-    created_at: datetime = Field(default_factory=now)
-    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
 
     creator: User = Relationship(sa_relationship_kwargs=JOINED)
 
@@ -819,16 +802,14 @@ class Notice:
     link: str
 
 
-class Notification(Table, table=True):
+class Notification(Entity, table=True):
     """Something that one person should know; written in the transaction that it tells of."""
 
     __table_args__ = (
         Index("ix_notification_user_id", "user_id", "id"),
         Index("ix_notification_user_id_read_at", "user_id", "read_at", "id"),
-        AUTOINCREMENT,
     )
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", sa_type=BigInt)
     kind: str
     message: str

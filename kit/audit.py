@@ -20,7 +20,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from kit.db import TransactionSession
 from kit.logs import REQUEST_ID
-from kit.models import AUTOINCREMENT, BigInt, Table, Versioned, now, set_loaded
+from kit.models import BigInt, Entity, Versioned, now, set_loaded
 from kit.problems import BROKEN_CONSTRAINTS
 
 Row = TypeVar("Row", bound="Audited")
@@ -45,7 +45,7 @@ def actor_of(session: Session) -> int | None:
 # What is audited
 
 
-class Audited(Table):
+class Audited(Entity):
     """A table whose every change is in the audit, in the same transaction."""
 
     audited: ClassVar[tuple[str, ...]] = ()
@@ -95,17 +95,15 @@ class AuditEntryPublic(SQLModel):
     request_id: str | None
 
 
-class AuditEntry(Table, table=True):
+class AuditEntry(Entity, table=True):
     """One change of an audited row. The actor is nobody for the command line and for what is done at start."""
 
     __table_args__ = (
         Index("ix_audit_entry_entity", "entity", "entity_id", "id"),
         Index("ix_audit_entry_entity_latest", "entity", "id"),
         Index("ix_audit_entry_actor_id", "actor_id", "id"),
-        AUTOINCREMENT,
     )
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     at: datetime = Field(default_factory=now)
     actor_id: int | None = Field(default=None, sa_type=BigInt)
     action: str
@@ -140,7 +138,7 @@ def record(session: Session, action: Action, table: type[Audited], changes: Sequ
 def _record_changes(session: Session, _context: object, _instances: object) -> None:
     """Write down what a flush will change and delete, while the old values are at hand."""
     _record_all(session, "update", ((row, _changes_of(row)) for row in session.dirty if isinstance(row, Audited)))
-    deleted = [row for row in session.deleted if isinstance(row, Table)]
+    deleted = [row for row in session.deleted if isinstance(row, Entity)]
     for row in deleted:
         _refuse_while_in_use(session, row)
     _record_all(session, "delete", _deleted_with(session, deleted))
@@ -187,20 +185,16 @@ def _changes_of(row: Audited) -> Changes:
 def _record_all(session: Session, action: Action, rows: Iterable[tuple[Audited, Changes]]) -> None:
     tables: dict[type[Audited], list[tuple[int, Changes]]] = {}
     for row, changes in rows:
-        tables.setdefault(type(row), []).append((_id(row), changes))
+        tables.setdefault(type(row), []).append((row.id, changes))
     for table, changed in tables.items():
         record(session, action, table, changed)
-
-
-def _id(row: Table) -> int:
-    return getattr(row, "id")  # noqa: B009 - every audited table has one, their base does not
 
 
 # What refers to a row that is deleted: the foreign key of the one who refers says what happens
 
 
 @cache
-def _referring(mapper: Mapper[Any]) -> Sequence[tuple[type[Table], Column[Any], ForeignKey]]:
+def _referring(mapper: Mapper[Any]) -> Sequence[tuple[type[Entity], Column[Any], ForeignKey]]:
     """The tables with a foreign key on this one, their columns and their keys."""
     mappers = sorted(mapper.registry.mappers, key=lambda other: str(other.class_.__name__))
     return [
@@ -212,7 +206,7 @@ def _referring(mapper: Mapper[Any]) -> Sequence[tuple[type[Table], Column[Any], 
     ]
 
 
-def _refuse_while_in_use(session: Session, row: Table) -> None:
+def _refuse_while_in_use(session: Session, row: Entity) -> None:
     """Refuse a deletion with the fault that names the foreign key; PostgreSQL would name it by itself, SQLite does not.
 
     Raises:
@@ -221,26 +215,26 @@ def _refuse_while_in_use(session: Session, row: Table) -> None:
     for _, column, key in _referring(sa_inspect(type(row))):
         problem = BROKEN_CONSTRAINTS.get(str(key.constraint.name)) if key.constraint else None
         if problem is not None and key.ondelete is None:
-            used = select_columns(column).where(column == _id(row)).limit(1)
+            used = select_columns(column).where(column == row.id).limit(1)
             if session.connection().execute(used).first() is not None:
                 raise problem
 
 
-def _deleted_with(session: Session, rows: Iterable[Table]) -> Iterator[tuple[Audited, Changes]]:
+def _deleted_with(session: Session, rows: Iterable[Entity]) -> Iterator[tuple[Audited, Changes]]:
     """The audited ones of `rows` and of all that the database deletes with them, each once."""
-    seen: set[tuple[type[Table], int]] = set()
-    waiting = [row for row in rows if hasattr(row, "id")]
+    seen: set[tuple[type[Entity], int]] = set()
+    waiting = [*rows]
     while waiting:
         row = waiting.pop(0)
-        if (type(row), _id(row)) in seen:
+        if (type(row), row.id) in seen:
             continue
-        seen.add((type(row), _id(row)))
+        seen.add((type(row), row.id))
         if isinstance(row, Audited):
             yield row, _removed(row)
         for table, column, key in _referring(sa_inspect(type(row))):
             if issubclass(table, Audited) and (key.ondelete or "").upper() == "CASCADE":
                 with session.no_autoflush:
-                    waiting += session.exec(select(table).where(column == _id(row)).order_by(column)).all()
+                    waiting += session.exec(select(table).where(column == row.id).order_by(column)).all()
 
 
 # Many rows at once
@@ -255,8 +249,7 @@ def create_many(session: Session, table: type[Row], rows: Sequence[dict[str, Any
         return []
     version = {"version": 1} if issubclass(table, Versioned) else {}
     values = [row | table.folded_values(row) | version for row in rows]
-    ids: Any = getattr(table, "id")  # noqa: B009 - every audited table has one, their base does not
-    statement = insert(table).returning(ids, sort_by_parameter_order=True)
+    statement = insert(table).returning(col(table.id), sort_by_parameter_order=True)
     found: list[int] = [*session.connection().execute(statement, values).scalars()]
     created = [{field: [None, row[field]] for field in table.audited} for row in rows]
     record(session, "create", table, list(zip(found, created, strict=True)))
@@ -278,9 +271,8 @@ def change_many(session: Session, table: type[Row], changes: Sequence[tuple[Row,
         if isinstance(row, Versioned):
             derived["version"] = row.version + 1
         set_loaded(row, values | derived)
-        rows.append(values | derived | {"row_id": _id(row)})
+        rows.append(values | derived | {"row_id": row.id})
         changed = {field: [old[field], new] for field, new in values.items() if field in old and new != old[field]}
-        recorded.append((_id(row), changed))
-    ids: Any = getattr(table, "id")  # noqa: B009 - every audited table has one, their base does not
-    session.connection().execute(update(table).where(col(ids) == bindparam("row_id")), rows)
+        recorded.append((row.id, changed))
+    session.connection().execute(update(table).where(col(table.id) == bindparam("row_id")), rows)
     record(session, "update", table, recorded)

@@ -40,7 +40,6 @@ Value = TypeVar("Value")
 BIGGEST_ID = 2**63 - 1
 BILLION = 1_000_000_000
 JOINED = {"lazy": "joined", "innerjoin": True}  # a relationship that is read in the same statement as its row
-AUTOINCREMENT = {"sqlite_autoincrement": True}  # an id is never given twice, not even after a deletion
 
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -297,7 +296,27 @@ def set_loaded(row: Table, values: Mapping[str, Any]) -> None:
         set_committed_value(row, field, value)
 
 
-class Versioned(Table):
+class Entity(Table):
+    """A table whose rows have an id, which is never given twice, not even after a deletion."""
+
+    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
+
+
+@event.listens_for(Entity, "instrument_class", propagate=True)
+def _never_reuse_ids(mapper: Mapper[Entity], _class: type[Entity]) -> None:
+    # SQLite gives the highest id again, unless it is told not to: https://sqlite.org/autoinc.html
+    table: Any = mapper.local_table
+    table.dialect_options["sqlite"]["autoincrement"] = True
+
+
+class Timestamped(Entity):
+    """A row that says when it was made and when it was last changed."""
+
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now, sa_column_kwargs={"onupdate": now})
+
+
+class Versioned(Entity):
     """A row that counts its changes, so that nobody overwrites what they have not seen."""
 
     version: int = Field(default=1)
@@ -342,7 +361,7 @@ class Person(Protocol):
         ...
 
 
-class Owned(Table):
+class Owned(Entity):
     """A row that belongs to the person whom its column `owner` names."""
 
     owner: ClassVar[str] = "creator_id"

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from sqlmodel import Field, Session, SQLModel, col, delete, func, select
 
-from kit.models import AUTOINCREMENT, BigInt, Table, digest, now, upsert
+from kit.models import BigInt, Entity, Table, digest, now, upsert
 from kit.problems import InvalidCredentials, TooManyAttempts
 
 MAX_RESETS = 5
@@ -26,17 +26,15 @@ class LoginSessionPublic(SQLModel):
     current: bool
 
 
-class LoginSession(Table, table=True):
+class LoginSession(Entity, table=True):
     """One sign-in and all the refreshes that follow from it.
 
     A refresh token is `<family>.<secret>`: the family finds the row, the secret changes at every refresh. A right
     family with a wrong secret is a token that was spent, so somebody copied it: the whole session ends.
     """
 
-    __table_args__ = AUTOINCREMENT
     called: ClassVar = "session"
 
-    id: int = Field(default=None, primary_key=True, sa_type=BigInt)
     user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True, sa_type=BigInt)
     family_hash: str = Field(unique=True)
     secret_hash: str

@@ -88,7 +88,7 @@ def test_all_that_the_page_loads_is_served_here(client: TestClient) -> None:
         "favicon.ico": "image/svg+xml",
         "swagger-ui.css": "text/css; charset=utf-8",
         "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-        "start.js": "text/javascript; charset=utf-8",
+        "docs.js": "text/javascript; charset=utf-8",
         "openapi.json": "application/json",
     }
 
