@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner, Result
 
 from settings import Settings
 
@@ -19,11 +20,14 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
 os.environ["APP_SECRET_KEY"] = "a key for the tests that nobody else may use"
 Settings.model_config["env_file"] = None
 
+import manage
 from app import create_app
 from kit import schema
 from kit.app import App
 from kit.db import Database
+from kit.settings import load_settings
 from tests.databases import PostgresDatabase, SqliteFile
+from tests.outbox import Outbox
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
 from tests.postgres import Postgres, running_postgres
 from tests.shared_app import SharedApp
@@ -167,6 +171,58 @@ def client(request: pytest.FixtureRequest, app: App) -> Generator[TestClient]:
         return
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def swap(app: App, client: TestClient) -> Generator[Callable[[str, object], None]]:
+    """Puts something else into the state of the app, until the test ends."""
+    before: dict[str, object] = {}
+
+    def swap(name: str, value: object) -> None:
+        before.setdefault(name, getattr(app.state, name))
+        setattr(app.state, name, value)
+
+    yield swap
+    for name, value in before.items():
+        setattr(app.state, name, value)
+
+
+@pytest.fixture
+def change_settings(app: App, swap: Callable[[str, object], None]) -> Callable[..., None]:
+    """Lets the app go on with other settings, of those that it asks for with every request."""
+
+    def change(**changes: Any) -> None:
+        swap("settings", app.state.settings.model_copy(update=changes))
+
+    return change
+
+
+@pytest.fixture
+def other_worker(app: App, client: TestClient) -> Generator[TestClient]:
+    """Another worker of the app, on the same database."""
+    with TestClient(create_app(app.state.settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def outbox(app: App, swap: Callable[[str, object], None]) -> Outbox:
+    """The mail that is written while the test runs."""
+    outbox = Outbox(app)
+    swap("mailer", outbox)
+    return outbox
+
+
+@pytest.fixture
+def command(app: App, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command of `manage.py` on the database of the app."""
+    monkeypatch.setenv("APP_DATABASE_URL", app.settings.database_url)
+    monkeypatch.setenv("APP_BCRYPT_ROUNDS", "4")
+    monkeypatch.setattr(manage, "get_settings", partial(load_settings, Settings))  # not those of the process
+
+    def command(*words: str, stdin: str = "") -> Result:
+        return CliRunner().invoke(manage.app, words, input=stdin)
+
+    return command
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """Databases whose content can be saved, and put back faster than a new one is made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
+from kit.app import App
 from kit.sqlite import SQLITE
 
 
@@ -14,6 +17,19 @@ def on_both_databases(test: Callable[..., None]) -> Any:
     """Run a test on both databases, whichever of them the others run on."""
     test = pytest.mark.usefixtures("settings")(test)
     return pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)(test)
+
+
+@contextmanager
+def counted_statements(app: App) -> Generator[list[str]]:
+    """The statements that reach the database while it lasts."""
+    engine, statements = app.state.database.engine, list[str]()
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", count)
+    yield statements
+    event.remove(engine, "before_cursor_execute", count)
 
 
 class Restorable(Protocol):
