@@ -28,6 +28,7 @@ def test_a_healthy_process_says_so(client: TestClient) -> None:
     assert answer.json() == {"status": "healthy"}
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_health_does_not_need_the_database(client: TestClient, settings: Settings) -> None:
     settings.sqlite_path.unlink()
 
@@ -41,6 +42,7 @@ def test_an_app_with_its_database_is_ready(client: TestClient) -> None:
     assert answer.json() == {"status": "ready", "database": "connected"}
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_an_app_whose_database_is_deleted_is_not_ready(client: TestClient, ada: Person, settings: Settings) -> None:
     settings.sqlite_path.unlink()
     answer = client.get("/ready")
@@ -50,12 +52,14 @@ def test_an_app_whose_database_is_deleted_is_not_ready(client: TestClient, ada: 
     assert int(answer.headers["Retry-After"]) > 0
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_an_app_whose_database_is_damaged_is_not_ready(client: TestClient, settings: Settings) -> None:
     settings.sqlite_path.write_bytes(b"not a database at all" * 1000)
 
     assert client.get("/ready").status_code == 503
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_an_app_whose_database_has_another_schema_is_not_ready(client: TestClient, settings: Settings) -> None:
     database = sqlite3.connect(settings.sqlite_path)
     with database:
@@ -118,6 +122,7 @@ def test_an_app_opens_nothing_before_it_starts(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_a_graceful_stop_leaves_the_whole_database_in_one_file(settings: Settings) -> None:
     log = settings.sqlite_path.with_name("app.db-wal")
     account = {"email": "ada@example.com", "full_name": "Ada", "password": PASSWORD}
@@ -163,6 +168,7 @@ def test_a_weak_admin_password_refuses_the_start(settings: Settings) -> None:
 
     with pytest.raises(StartRefused, match=r"^APP_ADMIN_PASSWORD is wrong: .*\.$"), TestClient(app):
         pass
+    app.state.database.close()  # else the process would end here
 
 
 def _start(program: list[str], folder: Path, **settings: str) -> subprocess.Popen[str]:

@@ -532,6 +532,7 @@ def test_of_many_uses_of_one_refresh_token_at_once_exactly_one_succeeds(client: 
     assert sorted(response.status_code for response in responses) == [200, *[400] * 7]
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_the_database_holds_neither_refresh_tokens_nor_passwords(settings: Settings, ada: Person) -> None:
     stored = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 

@@ -135,6 +135,7 @@ def code(response: Response) -> tuple[int, str]:
     return response.status_code, response.json()["error_code"]
 
 
+@pytest.mark.sqlite_only("it sets or reads a PRAGMA")
 @pytest.mark.parametrize(
     ("pragma", "value"),
     [
@@ -174,6 +175,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, folder: str) -> None:
     assert [path.name for path in (tmp_path / folder).iterdir()] == ["app.db"]
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_the_last_connection_to_leave_empties_the_journal(settings: Settings, database: Database) -> None:
     with ending(database.write()) as session:
         add_item(session)
@@ -186,6 +188,7 @@ def test_the_last_connection_to_leave_empties_the_journal(settings: Settings, da
     assert count(database) == 1
 
 
+@pytest.mark.sqlite_only("another connection holds the one write lock")
 def test_a_writing_session_has_the_write_lock_from_its_first_read(settings: Settings, database: Database) -> None:
     other = SQLITE.connect(settings.sqlite_path, isolation_level=None, timeout=0)
     with ending(database.write()) as session:
@@ -240,6 +243,7 @@ def test_a_problem_that_keeps_its_changes_stores_them(app: Stockroom, client: Te
     assert count(app.state.database) == 1
 
 
+@pytest.mark.sqlite_only("it sets or reads a PRAGMA")
 def test_a_commit_that_fails_is_never_answered_as_a_success(app: Stockroom, client: TestClient) -> None:
     assert code(client.post("/probes/fails-at-commit")) == (409, "CONFLICT")
     assert count(app.state.database) == count(app.state.database, LoginSession) == 0
@@ -262,6 +266,7 @@ def test_a_reading_session_that_flushes_says_what_to_declare_instead(database: D
         session.rollback()
 
 
+@pytest.mark.sqlite_only("another connection holds the one write lock")
 @pytest.mark.usefixtures("hasty")
 def test_while_another_holds_the_lock_writes_are_refused_and_reads_go_on(
     settings: Settings, ada: Person, lamp: dict[str, Any]
@@ -276,6 +281,7 @@ def test_while_another_holds_the_lock_writes_are_refused_and_reads_go_on(
     assert ada.get("/items").json()["total"] == 1
 
 
+@pytest.mark.sqlite_only("another connection holds the one write lock")
 @pytest.mark.usefixtures("hasty")
 def test_a_write_that_could_not_begin_gives_its_connection_back(
     app: Stockroom, settings: Settings, client: TestClient
@@ -290,6 +296,7 @@ def test_a_write_that_could_not_begin_gives_its_connection_back(
     assert client.post("/probes/adds").status_code == 201
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("fault", ["garbage", "gone", "truncated"])
 def test_a_database_that_broke_is_unavailable(
@@ -310,6 +317,7 @@ def test_a_database_that_broke_is_unavailable(
     assert (path.read_bytes() if path.exists() else None) == content
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_a_database_that_comes_back_is_available_again(
     settings: Settings, ada: Person, reconnect: Callable[..., None]
 ) -> None:
@@ -323,6 +331,7 @@ def test_a_database_that_comes_back_is_available_again(
     assert ada.client.get("/ready").status_code == 200
 
 
+@pytest.mark.sqlite_only("it sets or reads a PRAGMA")
 def test_a_database_that_may_only_be_read_refuses_writes_and_goes_on_reading(
     ada: Person, lamp: dict[str, Any], reconnect: Callable[..., None]
 ) -> None:
@@ -332,6 +341,7 @@ def test_a_database_that_may_only_be_read_refuses_writes_and_goes_on_reading(
     assert ada.get(f"/items/{lamp['id']}").json() == lamp
 
 
+@pytest.mark.sqlite_only("it sets or reads a PRAGMA")
 def test_a_full_disk_is_said_and_nothing_is_half_written(ada: Person, reconnect: Callable[..., None]) -> None:
     reconnect("max_page_count=1")  # SQLite takes it for "no more pages than there are"
     stored = 0
@@ -374,6 +384,7 @@ def logged() -> Generator[list[str]]:
     logger.remove(sink)
 
 
+@pytest.mark.sqlite_only("it is about the versions of its library")
 def test_the_running_version_is_logged(database: Database, logged: list[str]) -> None:
     database.log_version()
 
@@ -382,6 +393,7 @@ def test_the_running_version_is_logged(database: Database, logged: list[str]) ->
     ]
 
 
+@pytest.mark.sqlite_only("it is about the versions of its library")
 @pytest.mark.parametrize(
     ("version", "is_worker", "warned"),
     [("3.40.1", True, True), ("3.40.1", False, False), ("3.51.3", True, False)],

@@ -20,6 +20,8 @@ from kit.routing import Router
 from models import Item, LoginSession, now
 from settings import Settings
 
+pytestmark = pytest.mark.sqlite_only("there is no group commit elsewhere")
+
 PATIENCE = 30  # seconds
 
 probes = Router(public=True, prefix="/probes")

@@ -239,8 +239,10 @@ def counted_statements(app: Stockroom) -> Generator[list[str]]:
         statements.append(statement)
 
     event.listen(engine, "before_cursor_execute", count)
-    yield statements
-    event.remove(engine, "before_cursor_execute", count)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
 
 
 # Reading them

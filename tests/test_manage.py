@@ -149,6 +149,7 @@ def test_a_wrong_setting_is_named(command: Callable[..., Result], monkeypatch: p
     assert str(result.exception).startswith("APP_LOGIN_ATTEMPTS is wrong")
 
 
+@pytest.mark.sqlite_only("another connection holds the one write lock")
 def test_a_busy_database_is_said_to_be_busy(
     command: Callable[..., Result], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,7 @@ def test_seeded_stock_is_worth_looking_at(command: Callable[..., Result], rows: 
     assert len({item.price_cents for item in items}) > 50
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_seeding_makes_the_same_items_every_time(
     command: Callable[..., Result], settings: Settings, template: Path
 ) -> None:
@@ -290,6 +292,7 @@ def test_the_seeded_admin_is_told_of_every_order_of_the_others(command: Callable
     assert len(rows.exec(placed).all()) == len(others)
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_seeding_that_is_stopped_leaves_nothing_behind(settings: Settings, rows: Session, tmp_path: Path) -> None:
     log = Path(f"{settings.sqlite_path}-wal")
     seeding = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code

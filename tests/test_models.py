@@ -123,7 +123,7 @@ def test_the_database_itself_refuses(session: Session, column: str, value: int) 
 
 def test_the_database_itself_refuses_an_unknown_role(session: Session, ada: User) -> None:
     with pytest.raises(IntegrityError, match="ck_user_role"):
-        session.connection().execute(text("UPDATE user SET role = 'owner'"))
+        session.connection().execute(text("""UPDATE "user" SET role = 'owner'"""))
 
 
 def test_an_item_counts_its_versions(session: Session) -> None:

@@ -191,11 +191,13 @@ def test_half_an_admin_is_none(settings: Settings, given: str) -> None:
 
 
 def test_a_weak_password_for_that_admin_stops_the_start(settings: Settings) -> None:
+    app = create_app(with_admin(settings, "ada@example.com", "weak"))
     with (
         pytest.raises(StartRefused, match=r"^APP_ADMIN_PASSWORD is wrong: .*\.$") as refused,
-        TestClient(create_app(with_admin(settings, "ada@example.com", "weak"))),
+        TestClient(app),
     ):
         pass
+    app.state.database.close()  # else the process would end here
 
     assert "weak" not in str(refused.value)
 

@@ -108,6 +108,7 @@ def test_whoever_asks_gets_the_same_answer(everybody: list[str], max: Person, of
     assert [office.recipients[-1], len(tokens(office))] == [[max.email], 1]
 
 
+@pytest.mark.sqlite_only("another connection holds the one write lock")
 def test_whoever_asks_waits_for_neither_the_database_nor_the_mail_server(
     everybody: list[str], app: Stockroom, settings: Settings, office: PostOffice
 ) -> None:
@@ -311,6 +312,7 @@ def test_the_audit_shows_that_the_password_was_changed_and_by_whom(ada: Person, 
     assert (entry["actor_id"], entry["action"]) == (max.id, "update")
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_a_token_is_stored_only_as_its_hash(app: Stockroom, settings: Settings, token: str) -> None:
     files = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 

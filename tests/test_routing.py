@@ -227,6 +227,7 @@ def test_a_plain_route_is_stored_before_it_is_answered(client: TestClient, other
     assert client.get("/plain/items/1/price").json() == 1
 
 
+@pytest.mark.sqlite_only("it sets or reads a PRAGMA")
 def test_a_plain_route_whose_commit_fails_is_not_answered_as_a_success(client: TestClient, other: Database) -> None:
     answer = client.post("/plain/orphans")
 
@@ -241,6 +242,7 @@ def test_a_plain_route_that_raises_stores_nothing(client: TestClient, other: Dat
     assert count(other) == 0
 
 
+@pytest.mark.sqlite_only("another connection holds the one write lock")
 def test_a_plain_route_gives_the_write_lock_back(client: TestClient, settings: Settings) -> None:
     for path in ("items?name=Lamp", "orphans", "refusals", "items?name=lamp"):
         client.post(f"/plain/{path}")
