@@ -30,6 +30,7 @@ from tests.databases import PostgresDatabase, SqliteFile
 from tests.outbox import Outbox
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
 from tests.postgres import Postgres, running_postgres
+from tests.scheduling import Scheduling, is_heavy
 from tests.shared_app import SharedApp
 
 __all__ = ["API", "PASSWORD", "Person"]
@@ -46,7 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not is_heavy(item.nodeid))  # they take longest, so they come first
     if config.getoption("--database") == "sqlite":
         return
     for item in items:

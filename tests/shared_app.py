@@ -13,7 +13,7 @@ from kit.logs import configure_logging
 from tests.databases import Restorable
 from tests.people import LAMP, Person, joined
 
-FRESH_SECONDS = 60  # much less than an access token lives; and what was made just now is not hours old
+FRESH_SECONDS = 20  # much less than an access token lives; what a test finds was made just now
 
 
 @dataclass

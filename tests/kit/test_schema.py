@@ -243,6 +243,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=lambda case: getattr(case, "__name__", ""))
 def test_a_file_that_is_not_ours_is_refused_and_left_untouched(
     settings: Settings, tmp_path: Path, change: Callable[[Path], None], sentence: str
@@ -289,6 +290,7 @@ def test_a_postgres_server_that_does_not_answer_refuses_the_start() -> None:
         schema.upgrade(database)
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_an_empty_file_is_a_new_database(settings: Settings) -> None:
     settings.sqlite_path.write_bytes(b"")
     database = Database(settings)
@@ -328,6 +330,7 @@ def test_an_app_that_finds_its_schema_is_ready(client: TestClient) -> None:
     assert answer.json() == {"status": "ready", "database": "connected"}
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize(
     "statement", [["INSERT INTO alembic_version VALUES ('9999')"], [], ["DROP TABLE alembic_version"]]
 )
@@ -340,6 +343,7 @@ def test_a_schema_that_changed_under_the_app_is_not_ready(
     assert ada.client.get("/health").status_code == 200
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [REFUSED[0], REFUSED[5]],
