@@ -30,9 +30,12 @@ from tests.databases import PostgresDatabase, SqliteFile
 from tests.outbox import Outbox
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
 from tests.postgres import Postgres, running_postgres
+from tests.scheduling import Scheduling, is_heavy
 from tests.shared_app import SharedApp
 
 __all__ = ["API", "PASSWORD", "Person"]
+
+MakeApp = Callable[[Settings], App]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not is_heavy(item.nodeid))  # they take longest, so they come first
     if config.getoption("--database") == "sqlite":
         return
     for item in items:
@@ -102,8 +110,23 @@ def _settings(database_url: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[SharedApp]:
+def make_app() -> MakeApp:
+    """What makes an app for a test; `tests/kit` makes its own, with a noun that only the tests have."""
+    return create_app
+
+
+@pytest.fixture(scope="session")
+def shared_app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_app: MakeApp
+) -> Generator[SharedApp]:
     """The app of all tests that do not need one of their own; it starts with the first of them."""
+    yield from sharing(request, tmp_path_factory, make_app)
+
+
+def sharing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_app: MakeApp
+) -> Generator[SharedApp]:
+    """One app, started on a database that can be put back."""
     if request.config.getoption("--database") == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")
         url = postgres.create(request.getfixturevalue("postgres_template"))
@@ -112,7 +135,7 @@ def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         path = tmp_path_factory.mktemp("shared") / "app.db"
         shutil.copy(request.getfixturevalue("template"), path)
         url, database = f"sqlite:///{path}", SqliteFile(path)
-    with SharedApp(_settings(url), database) as shared_app:
+    with SharedApp(make_app(_settings(url)), database) as shared_app:
         yield shared_app
 
 
@@ -135,11 +158,11 @@ def fresh_app(settings: Settings) -> None:
 
 
 @pytest.fixture
-def app(request: pytest.FixtureRequest) -> App:
+def app(request: pytest.FixtureRequest, make_app: MakeApp) -> App:
     """The app: the shared one as if it had just started, or one of the test's own, which `client` starts."""
     shared = _shared(request)
     if shared is None:
-        return create_app(request.getfixturevalue("settings"))
+        return make_app(request.getfixturevalue("settings"))
     wanted = [name for name in request.fixturenames if name in ("max", "eva")]
     admin = [name for name in ("ada",) if name in request.fixturenames]
     shared.begin([*admin, *wanted, *(name for name in ("lamp",) if name in request.fixturenames)])

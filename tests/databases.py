@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 from sqlalchemy import event
-from sqlmodel import SQLModel
 
 from kit.app import App
 from kit.sqlite import SQLITE
@@ -78,7 +77,8 @@ class PostgresDatabase:
         self.connection = psycopg.connect(url)
         self.connection.execute("SET lock_timeout = '2s'")
         self.connection.execute("SET session_replication_role = replica")  # foreign keys are not checked meanwhile
-        self.tables = [f'"{table.name}"' for table in SQLModel.metadata.sorted_tables]
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        self.tables = [f'"{name}"' for (name,) in self.connection.execute(tables).fetchall()]
         sequences = self.connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
         self.sequences = [f'"{name}"' for (name,) in sequences]
         self.connection.commit()
@@ -96,7 +96,7 @@ class PostgresDatabase:
 
     def restore(self, saved: tuple[dict[str, bytes], bytes]) -> None:
         rows, places = saved
-        deletions = [f"DELETE FROM {table}" for table in self.tables]  # noqa: S608 - names from the models
+        deletions = [f"DELETE FROM {table}" for table in self.tables]  # noqa: S608 - names from the database
         self.connection.execute(";".join(deletions).encode())
         with self.connection.cursor() as cursor:
             for table, content in rows.items():

@@ -77,6 +77,7 @@ GET    /api/v1/audit                                 1    2
 """
 LINES = [line.split() for line in TABLE.strip().splitlines()[1:]]
 COSTS = {f"{method} {path}": (int(hops), int(statements)) for method, path, hops, statements in LINES}
+ON_POSTGRES = {"GET /ready": (1, 1)}  # on SQLite it looks into the file, over a connection of its own
 
 
 @dataclass
@@ -149,7 +150,7 @@ def test_a_route_costs_what_the_table_says(
     answer = route.send(ada.client, ids, ada.access_token)
 
     assert answer.status_code < 300, answer.text
-    assert meter.read() == COSTS[str(route)]
+    assert meter.read() == (COSTS if app.settings.on_sqlite else COSTS | ON_POSTGRES)[str(route)]
 
 
 def test_every_line_has_a_route() -> None:

@@ -847,6 +847,7 @@ def fails() -> None:
     raise RuntimeError
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_a_listed_site_may_read_every_fault_and_no_other_site_any(settings: Settings) -> None:
     ours = {"cors_origins": [SITE], "max_body_bytes": 100, "auth_rate_limit": "1/minute"}
     app = create_app(settings.model_copy(update=ours))

@@ -1,4 +1,4 @@
-"""What signing in leaves in the database: sessions, failures, and tokens to set a new password."""
+"""Login sessions, failed sign-ins and one-time tokens, below the routes."""
 
 from collections.abc import Generator
 from datetime import timedelta
@@ -8,52 +8,52 @@ from sqlmodel import Session, col, select
 
 from kit.app import App
 from kit.db import ending
-from kit.models import clock_at, digest, now
+from kit.models import digest, now
 from kit.problems import InvalidCredentials, TooManyAttempts
 from kit.sessions import MAX_RESETS, FailedSignIn, LoginSession, PasswordReset
-from tests.people import Person
+from models import User, UserRegister
 
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def user_id(ada: Person) -> int:
-    return ada.id
+def session(app: App) -> Generator[Session]:
+    with ending(app.state.database.write()) as session:
+        yield session
 
 
 @pytest.fixture
-def session(app: App, user_id: int) -> Generator[Session]:
-    """A session of a database with an account that is not signed in."""
-    with ending(app.state.database.write()) as session:
-        LoginSession.end_all(session, user_id)
-        yield session
+def account_id(session: Session) -> int:
+    """The id of an account."""
+    body = UserRegister(email="ada@example.com", full_name="Ada", password="Correct-horse-1")
+    return User.create(session, body, "hash").id
 
 
 # Sessions
 
 
-def test_a_session_stores_hashes_in_place_of_its_refresh_token(session: Session, user_id: int) -> None:
-    row, refresh_token = LoginSession.start(session, user_id, HOUR, user_agent="", ip="")
+def test_a_session_stores_hashes_in_place_of_its_refresh_token(session: Session, account_id: int) -> None:
+    row, refresh_token = LoginSession.start(session, account_id, HOUR, user_agent="", ip="")
 
     assert [row.family_hash, row.secret_hash] == [digest(part) for part in refresh_token.split(".")]
 
 
-def test_signing_in_clears_away_what_has_expired(session: Session, user_id: int) -> None:
-    LoginSession.start(session, user_id, -HOUR, user_agent="", ip="")
-    row, _ = LoginSession.start(session, user_id, HOUR, user_agent="", ip="")
+def test_signing_in_clears_away_what_has_expired(session: Session, account_id: int) -> None:
+    LoginSession.start(session, account_id, -HOUR, user_agent="", ip="")
+    row, _ = LoginSession.start(session, account_id, HOUR, user_agent="", ip="")
 
     assert session.exec(select(LoginSession.id)).all() == [row.id]
 
 
-def test_refreshing_moves_the_end_of_a_session(session: Session, user_id: int) -> None:
-    row, refresh_token = LoginSession.start(session, user_id, HOUR, user_agent="", ip="")
+def test_refreshing_moves_the_end_of_a_session(session: Session, account_id: int) -> None:
+    row, refresh_token = LoginSession.start(session, account_id, HOUR, user_agent="", ip="")
     LoginSession.refresh(session, refresh_token, 3 * HOUR)
 
     assert row.expires_at > now() + 2 * HOUR
 
 
-def test_an_expired_session_cannot_be_refreshed(session: Session, user_id: int) -> None:
-    _, refresh_token = LoginSession.start(session, user_id, -HOUR, user_agent="", ip="")
+def test_an_expired_session_cannot_be_refreshed(session: Session, account_id: int) -> None:
+    _, refresh_token = LoginSession.start(session, account_id, -HOUR, user_agent="", ip="")
 
     with pytest.raises(InvalidCredentials):
         LoginSession.refresh(session, refresh_token, HOUR)
@@ -93,45 +93,58 @@ def test_a_failed_sign_in_does_not_store_the_email(session: Session) -> None:
     assert "my-password" not in session.exec(select(FailedSignIn)).one().account_hash
 
 
-def test_a_success_forgets_the_failures_of_one_account(session: Session) -> None:
-    for email in ("ada@example.com", "max@example.com"):
-        FailedSignIn.count(session, email, 1, HOUR)
-    FailedSignIn.clear(session, "ada@example.com")
-
-    FailedSignIn.refuse_blocked(session, "ada@example.com", 1)
-    with pytest.raises(TooManyAttempts):
-        FailedSignIn.refuse_blocked(session, "max@example.com", 1)
-
-
 # Tokens to set a new password
 
 
-def test_a_token_is_stored_as_its_hash_and_redeemed_once(session: Session, user_id: int) -> None:
-    token = PasswordReset.issue(session, user_id) or ""
+def test_a_token_is_stored_as_a_hash_and_spent_once(session: Session, account_id: int) -> None:
+    token = PasswordReset.issue(session, account_id)
+    assert token
     session.flush()
+    PasswordReset.require_living(session, token)
 
     assert session.exec(select(PasswordReset.token_hash)).all() == [digest(token)]
-    PasswordReset.require_living(session, token)
-    assert PasswordReset.redeem(session, token) == user_id
-    for refuse in (PasswordReset.require_living, PasswordReset.redeem):
+    assert PasswordReset.redeem(session, token) == account_id
+    for use in (PasswordReset.redeem, PasswordReset.require_living):
         with pytest.raises(InvalidCredentials):
-            refuse(session, token)
+            use(session, token)
 
 
-def test_a_token_lives_for_an_hour_and_is_cleared_away_after(session: Session, user_id: int) -> None:
-    token = PasswordReset.issue(session, user_id) or ""
+def test_an_account_has_few_living_tokens_and_those_that_expired_do_not_count(
+    session: Session, account_id: int
+) -> None:
+    tokens = [PasswordReset.issue(session, account_id) for _ in range(MAX_RESETS + 1)]
+    for row in session.exec(select(PasswordReset)):
+        row.expires_at = now() - HOUR
     session.flush()
 
-    with clock_at(now() + HOUR):
-        for refuse in (PasswordReset.require_living, PasswordReset.redeem):
-            with pytest.raises(InvalidCredentials):
-                refuse(session, token)
-        PasswordReset.issue(session, user_id)
-        session.flush()
-    assert len(session.exec(select(PasswordReset)).all()) == 1
-
-
-def test_an_account_has_only_so_many_living_tokens(session: Session, user_id: int) -> None:
-    tokens = [PasswordReset.issue(session, user_id) for _ in range(MAX_RESETS + 1)]
-
     assert [token is not None for token in tokens] == [True] * MAX_RESETS + [False]
+    with pytest.raises(InvalidCredentials):
+        PasswordReset.redeem(session, tokens[0] or "")
+    assert PasswordReset.issue(session, account_id)
+
+
+def test_all_tokens_of_an_account_can_be_ended(session: Session, account_id: int) -> None:
+    PasswordReset.issue(session, account_id)
+    PasswordReset.end_all(session, account_id)
+
+    assert session.exec(select(PasswordReset)).all() == []
+
+
+def test_a_spent_refresh_token_ends_its_session(session: Session, account_id: int) -> None:
+    _, spent = LoginSession.start(session, account_id, HOUR, user_agent="", ip="")
+    LoginSession.refresh(session, spent, HOUR)
+    with pytest.raises(InvalidCredentials):
+        LoginSession.refresh(session, spent, HOUR)
+
+    assert session.exec(select(LoginSession)).all() == []
+
+
+def test_all_sessions_of_an_account_but_one_can_be_ended(session: Session, account_id: int) -> None:
+    kept, _ = LoginSession.start(session, account_id, HOUR, user_agent="x" * 300, ip="")
+    LoginSession.start(session, account_id, HOUR, user_agent="", ip="")
+    LoginSession.end_all(session, account_id, but=kept.id)
+    rest = session.exec(select(LoginSession.id, LoginSession.user_agent)).all()
+    LoginSession.end_all(session, account_id)
+
+    assert rest == [(kept.id, "x" * 255)]
+    assert session.exec(select(LoginSession)).all() == []
