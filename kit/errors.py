@@ -158,7 +158,7 @@ def merged(*parts: Responses) -> Responses:
             if status in documented and "description" in documented[status] and "description" in entry:
                 codes = dict.fromkeys(f"{documented[status]['description']}, {entry['description']}".split(", "))
                 entry = entry | {"description": ", ".join(codes)}
-            documented[status] = entry
+            documented[status] = documented.get(status, {}) | entry
     return documented
 
 
