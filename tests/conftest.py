@@ -24,6 +24,7 @@ from kit import schema
 from kit.app import App
 from kit.db import Database
 from tests.databases import PostgresDatabase, SqliteFile
+from tests.outbox import Outbox
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
 from tests.postgres import Postgres, running_postgres
 from tests.shared_app import SharedApp
@@ -150,6 +151,32 @@ def client(request: pytest.FixtureRequest, app: App) -> Generator[TestClient]:
         return
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def change_settings(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the app go on with other settings, of those that it asks for with every request."""
+    state = app.state
+
+    def change(**changes: Any) -> None:
+        monkeypatch.setattr(app.state, "settings", app.state.settings.model_copy(update=changes))
+
+    return change
+
+
+@pytest.fixture
+def other_worker(app: App, client: TestClient) -> Generator[TestClient]:
+    """Another worker of the app, on the same database."""
+    with TestClient(create_app(app.settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def outbox(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """The mail that is written while the test runs."""
+    outbox = Outbox(app)
+    monkeypatch.setattr(app.state, "mailer", outbox)
+    return outbox
 
 
 @pytest.fixture

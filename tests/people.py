@@ -87,3 +87,19 @@ def without_request_id(answer: Response) -> Row:
     body = answer.json()
     assert body.pop("request_id") == answer.headers["X-Request-ID"]
     return body
+
+
+def refusal(answer: Response) -> tuple[int, str]:
+    """The status and the error code of a refusal."""
+    return answer.status_code, answer.json()["error_code"]
+
+
+def fields_refused(answer: Response) -> list[list[str | int]]:
+    """Where the faults of a request that is not valid are."""
+    assert refusal(answer) == (422, "VALIDATION_ERROR"), answer.text
+    return [error["loc"] for error in answer.json()["errors"]]
+
+
+def stock_of(person: Person, item: Row) -> int:
+    """How many are left of an item."""
+    return person.get(f"/items/{item['id']}").json()["quantity"]

@@ -8,6 +8,7 @@ import pytest
 from httpx2 import Response
 
 from tests.conftest import API, Person
+from tests.routes import Exceptions
 
 BILLION = 1_000_000_000
 BIGGEST_ID = 2**63 - 1
@@ -542,3 +543,19 @@ def test_no_refusal_echoes_what_was_sent(ada: Person) -> None:
 
     assert len(fields_refused(response)) == 4
     assert "s3cret" not in json.dumps(response.json())
+
+
+# What the sweeps cannot know
+
+
+SWEEP = Exceptions(
+    bodies={
+        "POST /items": {"quantity": 10, "reorder_level": 2},
+        "PATCH /items/{item_id}": {"quantity": 1},
+        "POST /items/import": {"file": b"name,price_cents"},
+    },
+    lists={"GET /items/export": lambda world, _number: world.make("item_id")},
+    costs={"PATCH /items/{item_id}": (1, 5), "GET /items/export": (4, 3), "POST /items/import": (1, 1)},
+    reasons=frozenset({"body.file csv"}),
+    plans={"/items": "ix_item_name", "/items?low_stock=true": "ix_item_low_stock"},
+)

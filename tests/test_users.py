@@ -13,6 +13,8 @@ from httpx2 import Response
 from app import create_app
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
+from tests.routes import Exceptions
+from tests.world import World
 
 NEW_PASSWORD = "Another-horse-2"
 
@@ -552,3 +554,28 @@ def test_somebody_stays_in_charge_however_many_ask_at_once_of_two_workers(
     in_charge = [user.json() for user in left if user.is_success and user.json()["role"] == "admin"]
     assert len(in_charge) == 1
     assert statuses <= {200, 204, 401, 403, 404, 409}
+
+
+# What the sweeps cannot know
+
+
+def _post_of_another(world: World, _number: int) -> None:
+    world.owner.post("/posts", {"title": "News", "content": "Lamps"}).raise_for_status()
+
+
+SWEEP = Exceptions(
+    statuses={"GET /users/{user_id}": {"member": 404}},
+    bodies={
+        "PUT /users/me/password": {"current_password": PASSWORD, "new_password": "Correct-horse-2"},
+        "POST /users": {"password": PASSWORD},
+    },
+    rows={"user_id": lambda world: world.owner.id},
+    lists={"GET /users/{user_id}/posts": _post_of_another},
+    costs={
+        "GET /users/me": (1, 1),
+        "PATCH /users/me": (1, 4),
+        "PUT /users/me/password": (3, 11),
+    },
+    reasons=frozenset({"body.password value_error", "body.new_password value_error", "INVALID_CREDENTIALS"}),
+    plans={"/users": "sqlite_autoindex_user_1", "/users/{user_id}/posts": "id"},
+)

@@ -1,155 +1,97 @@
-"""Who may call what: every route of the OpenAPI document, called by everybody."""
+"""Who may call what: every route of the app, called by everybody, with the rights that its signature says."""
 
 import re
-import shutil
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from app import create_app
-from kit.app import App
-from settings import Settings
-from tests.conftest import PASSWORD
-from tests.routes import PLACE_ORDER, ROUTES, Route, let_reset
+from tests.routes import CALLERS, Operation, all_exceptions, documented_app, operations
+from tests.world import World
 
-# All that anybody may call; everything else wants an access token.
-PUBLIC = {
-    "GET /health",
-    "GET /ready",
-    "POST /api/v1/auth/register",
-    "POST /api/v1/auth/token",
-    "POST /api/v1/auth/password-reset",
-    "PUT /api/v1/auth/password-reset",
+OPERATIONS = operations()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_every_caller_gets_the_status_that_the_signature_says(
+    operation: Operation, world: World, subtests: pytest.Subtests
+) -> None:
+    for caller in CALLERS:
+        with subtests.test(caller):
+            world.begin()
+            answer = world.call(operation, caller)
+
+            assert answer.status_code == operation.expected[caller], answer.text
+            documented = operation.document["responses"][str(answer.status_code)]
+            assert {name for name in ("ETag", "Location") if name in answer.headers} == set(
+                documented.get("headers", ())
+            )
+            if answer.status_code == 401:
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                assert answer.json()["error_code"] == "NOT_AUTHENTICATED"
+
+
+def test_every_documented_operation_is_swept() -> None:
+    documented = [(m.upper(), path) for path, found in documented_app().openapi()["paths"].items() for m in found]
+
+    assert sorted(documented) == sorted((operation.method, operation.path) for operation in OPERATIONS)
+
+
+def test_no_route_is_public_but_those_that_their_tests_name() -> None:
+    named = {name for exceptions in all_exceptions() for name in exceptions.public}
+
+    assert {str(operation) for operation in OPERATIONS if operation.is_public} == named
+    assert {str(operation) for operation in OPERATIONS if "security" not in operation.document} == named
+
+
+def test_every_exception_is_about_a_route_that_is_there() -> None:
+    known = {str(operation) for operation in OPERATIONS}
+    named = {
+        name
+        for exceptions in all_exceptions()
+        for names in (exceptions.statuses, exceptions.bodies, exceptions.lists, exceptions.costs)
+        for name in names
+    }
+
+    assert named <= known
+
+
+def test_every_exception_is_one() -> None:
+    costs = {name: cost for exceptions in all_exceptions() for name, cost in exceptions.costs.items()}
+    usual = {str(operation): operation.usual_cost for operation in OPERATIONS}
+
+    assert {name for name, cost in costs.items() if cost == usual[name]} == set()
+
+
+# What is wrong with a request is only told to those who may make a right one: what to add to its path, and its body.
+WRONG: dict[str, Callable[[str, Any], tuple[str, Any]]] = {
+    "an unknown query parameter": lambda path, body: (f"{path}?nonsense=1", body),
+    "an unknown field": lambda path, body: (path, b'{"nonsense": 1}'),
+    "half a body": lambda path, body: (path, b"{"),
+    "ids that cannot be": lambda path, body: (re.sub("/[0-9]+", "/0", path), body),
 }
 
 
-LAMP = {"name": "Lamp", "price_cents": 1200, "quantity": 10}
-CASES = [(route, caller) for route in ROUTES for caller in route.expected]
-
-
-@dataclass(frozen=True)
-class Company:
-    """A database with everybody in it, the token that each caller sends, and the ids for the paths."""
-
-    path: Path
-    tokens: dict[str, str | None]
-    ids: dict[str, int]
-
-
-@pytest.fixture(scope="module")
-def company(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Company:
-    """Made once, and copied for every test."""
-    path = tmp_path_factory.mktemp("company") / "app.db"
-    shutil.copy(template, path)
-    tokens: dict[str, str | None] = {"anonymous": None}
-    app = _app(path)
-    with TestClient(app) as client:
-
-        def call(caller: str, method: str, path: str, json: object = None) -> Response:
-            headers = {"Authorization": f"Bearer {tokens[caller]}"}
-            return client.request(method, f"/api/v1{path}", headers=headers, json=json)
-
-        for caller in ("admin", "owner", "member", "deactivated"):  # the first account is the admin's
-            account = {"email": f"{caller}@example.com", "full_name": caller, "password": PASSWORD}
-            client.post("/api/v1/auth/register", json=account)
-            form = {"username": account["email"], "password": PASSWORD}
-            tokens[caller] = client.post("/api/v1/auth/token", data=form).json()["access_token"]
-        deactivated_id = call("deactivated", "GET", "/users/me").json()["id"]
-        call("admin", "PATCH", f"/users/{deactivated_id}", {"is_active": False})
-        ids = {
-            "user_id": call("owner", "GET", "/users/me").json()["id"],
-            "session_id": call("owner", "GET", "/auth/sessions").json()[0]["id"],
-            "item_id": call("admin", "POST", "/items", LAMP).json()["id"],
-            "post_id": call("owner", "POST", "/posts", {"title": "News", "content": "Lamps"}).json()["id"],
-            "comment_id": call("owner", "POST", "/posts/1/comments", {"content": "Good"}).json()["id"],
-        }
-        call("member", "POST", "/posts/1/comments", {"content": "Good"})
-        ids["notification_id"] = call("owner", "GET", "/notifications").json()["items"][0]["id"]
-        let_reset(app, ids["user_id"])
-    return Company(path, tokens, ids)
-
-
-@pytest.fixture
-def call(company: Company, tmp_path: Path) -> Generator[Callable[[Route, str], Response]]:
-    """Calls a route as one of the callers."""
-    shutil.copy(company.path, tmp_path / "company.db")
-    with TestClient(_app(tmp_path / "company.db"), raise_server_exceptions=False) as client:
-
-        def call(route: Route, caller: str) -> Response:
-            ids = company.ids
-            if "{order_id}" in route.path:  # only there, because who ordered and what was ordered cannot be deleted
-                ids = ids | {"order_id": PLACE_ORDER.send(client, ids, company.tokens["owner"]).json()["id"]}
-            return route.send(client, ids, company.tokens[caller])
-
-        yield call
-
-
-@pytest.fixture(scope="module")
-def operations(company: Company) -> dict[str, Any]:
-    """The operations of the OpenAPI document, by method and path."""
-    paths: dict[str, dict[str, Any]] = _app(company.path).openapi()["paths"]
-    return {f"{method.upper()} {path}": operation for path, item in paths.items() for method, operation in item.items()}
-
-
-def _app(path: Path) -> App:
-    return create_app(
-        Settings(
-            database_url=f"sqlite:///{path}",
-            environment="development",
-            bcrypt_rounds=4,
-            auth_rate_limit="100000/minute",
-        )
-    )
-
-
-@pytest.mark.parametrize(("route", "caller"), CASES, ids=str)
-def test_every_caller_gets_the_status_of_the_table(
-    route: Route, caller: str, call: Callable[[Route, str], Response], operations: dict[str, Any]
-) -> None:
-    answer = call(route, caller)
-
-    assert answer.status_code == route.expected[caller], answer.text
-    documented = operations[str(route)]["responses"][str(answer.status_code)]
-    assert {name for name in ("ETag", "Location") if name in answer.headers} == set(documented.get("headers", ()))
-
-
-def test_every_route_has_a_line_and_every_line_a_route(operations: dict[str, Any]) -> None:
-    assert sorted(map(str, ROUTES)) == sorted(operations)
-
-
-def test_no_route_is_public_but_those_of_the_list(operations: dict[str, Any]) -> None:
-    assert {str(route) for route in ROUTES if route.expected["anonymous"] != 401} == PUBLIC
-    assert {name for name, operation in operations.items() if "security" not in operation} == PUBLIC
-
-
-@pytest.mark.parametrize("caller", ["anonymous", "deactivated"])
-def test_who_is_not_signed_in_is_told_how_to_by_every_route(
-    caller: str, call: Callable[[Route, str], Response]
-) -> None:
-    answers = [call(route, caller) for route in ROUTES if str(route) not in PUBLIC]
-
-    assert {answer.headers["WWW-Authenticate"] for answer in answers} == {"Bearer"}
-    assert {answer.json()["error_code"] for answer in answers} == {"NOT_AUTHENTICATED"}
-
-
-# What is wrong with a request is only told to those who may make a right one.
-WRONG: dict[str, Callable[[Route], Route]] = {
-    "an unknown query parameter": lambda route: replace(route, path=f"{route.path}?nonsense=1"),
-    "an unknown field": lambda route: replace(route, body='{"nonsense": 1}'),
-    "half a body": lambda route: replace(route, body="{"),
-    "ids that cannot be": lambda route: replace(route, path=re.sub("{.*?}", "0", route.path)),
-}
+def wrong_answer(world: World, operation: Operation, caller: str, wrong: str) -> Response:
+    """What a caller gets for a request that has something wrong with it."""
+    url, body = world.url(operation), operation.body(world)
+    url, wrong_body = WRONG[wrong](url, body)
+    if wrong_body is body:
+        return operation.send(world.client, url, body, world.token(caller))
+    token = world.token(caller)
+    headers = {"Content-Type": operation.media_type or "application/json"}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    return world.client.request(operation.method, url, headers=headers, content=wrong_body)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("caller", ["anonymous", "deactivated", "member"])
-def test_who_may_not_call_is_told_so_first(caller: str, wrong: str, call: Callable[[Route, str], Response]) -> None:
-    refusing = [route for route in ROUTES if route.refuses(caller)]
-    answers = {str(route): call(WRONG[wrong](route), caller).status_code for route in refusing}
+def test_who_may_not_call_is_told_so_first(caller: str, wrong: str, world: World) -> None:
+    refusing = [operation for operation in OPERATIONS if operation.refuses(caller)]
+    answers: dict[str, int] = {}
+    for operation in refusing:
+        world.begin()
+        answers[str(operation)] = wrong_answer(world, operation, caller, wrong).status_code
 
-    assert answers == {str(route): route.expected[caller] for route in refusing}
+    assert answers == {str(operation): operation.expected[caller] for operation in refusing}

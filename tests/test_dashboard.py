@@ -1,0 +1,5 @@
+"""The dashboard."""
+
+from tests.routes import Exceptions
+
+SWEEP = Exceptions(costs={"GET /dashboard": (1, 5)})
