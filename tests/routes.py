@@ -203,8 +203,8 @@ class Operation:
         audited = int(row is not None and issubclass(row, Audited))
         match self.method:
             case "GET":
-                listed = {Page: 2, CursorPage: 1, list: 1}.get(self.list_kind or object)
-                found = len(self.ids) + listed if listed else 1
+                listed = len(self.ids) + (2 if self.list_kind is Page else 1)
+                found = listed if self.list_kind else 1
             case "DELETE":
                 found = 2 + audited + (references(row) if row else 0)
             case "POST":

@@ -30,11 +30,10 @@ from kit.settings import StartRefused
 from kit.sqlite import SQLITE
 from settings import Settings
 from tests.outbox import Outbox
-from tests.people import API, PASSWORD, Person, at_once, fields_refused, refusal, without_request_id
+from tests.people import API, PASSWORD, Person, at_once, fields_refused, refusal, signed_in, without_request_id
 from tests.post_office import PostOffice, with_mail
-from tests.servers import serving, until
-from tests.people import signed_in
 from tests.routes import Exceptions
+from tests.server import serving, until
 from tests.world import World
 
 KEY = "a key for the tests that nobody else may use"

@@ -28,7 +28,7 @@ from kit.settings import load_settings
 from settings import Settings
 from tests.conftest import API, Person
 from tests.postgres import package
-from tests.servers import Program, free_port, serving, until
+from tests.server import Program, free_port, serving, until
 
 SITE = "https://shop.example.com"
 SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once

@@ -20,7 +20,7 @@ from kit.spreadsheets import BATCH, MAX_BYTES, MAX_MESSAGES, MAX_ROWS, neutral, 
 from models import Item
 from tests import missing
 from tests.conftest import API, PASSWORD, Person
-from tests.servers import Server
+from tests.server import Server
 
 HEADER = "name,price_cents,quantity,reorder_level,tags"
 Row = dict[str, Any]

@@ -30,7 +30,7 @@ from kit.settings import load_settings
 from settings import Settings
 from tests.conftest import API, PASSWORD
 from tests.post_office import NAME, SECRET, SENDER, PostOffice, with_mail
-from tests.servers import free_port, serving, until
+from tests.server import free_port, serving, until
 
 
 @pytest.fixture

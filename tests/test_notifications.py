@@ -6,7 +6,7 @@ from tests.world import World
 
 def _comment_by_another(world: World) -> None:
     path = f"/posts/{world.id('post_id')}/comments"
-    world.member.post(path, {"content": "Good"}).raise_for_status()
+    world.another.post(path, {"content": "Good"}).raise_for_status()
 
 
 def _notification(world: World) -> int:

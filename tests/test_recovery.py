@@ -23,7 +23,7 @@ from kit.sqlite import SQLITE
 from settings import Settings
 from tests.conftest import API, PASSWORD, Person
 from tests.post_office import PostOffice, with_mail
-from tests.servers import serving, until
+from tests.server import serving, until
 
 NEW = "Correct-horse-2"
 PATH = f"{API}/auth/password-reset"

@@ -28,7 +28,7 @@ from models import Item
 from settings import Settings
 from tests.conftest import Person
 from tests.postgres import Postgres
-from tests.servers import write_lock_held
+from tests.server import write_lock_held
 
 ROOT = Path(__file__).parent.parent
 NEWER = "newer than this code"

@@ -575,6 +575,7 @@ SWEEP = Exceptions(
         "GET /users/me": (1, 1),
         "PATCH /users/me": (1, 4),
         "PUT /users/me/password": (3, 11),
+        "POST /users": (3, 5),
     },
     reasons=frozenset({"body.password value_error", "body.new_password value_error", "INVALID_CREDENTIALS"}),
     plans={"/users": "sqlite_autoindex_user_1", "/users/{user_id}/posts": "id"},

@@ -44,6 +44,11 @@ class World:
     def member(self) -> Person:
         return self.people["member"]
 
+    @property
+    def another(self) -> Person:
+        """A member who makes no rows."""
+        return self.owner if self.creator == "member" else self.member
+
     def begin(self, creator: str = "owner") -> None:
         """Have nothing but the people; `creator` makes what there will be, as far as they may."""
         self.shared.begin([])

@@ -118,7 +118,7 @@ def test_a_row_with_a_version_documents_its_conditional_requests(subtests: pytes
             for method in ("PATCH", "DELETE"):
                 change = operation_at(method, operation.path)
                 headers = {name.lower() for name in change.parameters("header")} if change else {"if-match"}
-                assert headers == {"if-match"}
+                assert headers == {"if-match"}, f"Take an IfMatch: {method} {operation.path}"
 
 
 def test_the_document_says_where_to_sign_in() -> None:

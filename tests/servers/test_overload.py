@@ -14,7 +14,7 @@ from httpx2 import Client
 from kit.app import open_many_files
 from kit.middleware import MAX_IN_FLIGHT
 from tests import missing
-from tests.servers import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
+from tests.server import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
 
 Record = Callable[[str, object], None]
 

@@ -28,7 +28,7 @@ import models
 from tests import missing
 from tests.conftest import API, PASSWORD, Person
 from tests.postgres import Postgres, running_postgres
-from tests.servers import (
+from tests.server import (
     MANY,
     PATIENCE,
     ROOT,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import missing
-from tests.servers import RoughServer, add_items, lines
+from tests.server import RoughServer, add_items, lines
 
 Record = Callable[[str, object], None]
 
