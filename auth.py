@@ -38,8 +38,10 @@ from settings import API, Settings
 
 CREDENTIALS = Credentials(prefix=f"{API}/auth/", token_path=f"{API}/auth/token")
 
-CurrentUser = Annotated[Principal, Depends(Caller(Principal.read))]
-AdminUser = Annotated[Principal, Depends(Caller(Principal.read, Principal.require_admin, problems=(Forbidden,)))]
+current_user = Caller(Principal.read)
+admin_user = Caller(Principal.read, Principal.require_admin, problems=(Forbidden,))
+CurrentUser = Annotated[Principal, Depends(current_user)]
+AdminUser = Annotated[Principal, Depends(admin_user)]
 
 public_router = Router(public=True, prefix=f"{API}/auth", tags=["auth"])  # all that works without an access token
 router = Router(prefix=f"{API}/auth", tags=["auth"])

@@ -88,9 +88,7 @@ def list_items(
 @router.post("", status_code=201, response_model=ItemPublic, responses=problems(ItemNameTaken))
 def create_item(response: Response, data: ItemCreate, admin: AdminUser, session: WriteSession) -> Item:
     """Add an item to the stock."""
-    item = Item.model_validate(data)
-    session.add(item)
-    session.flush()
+    item = session.insert(Item.model_validate(data))
     response.headers["Location"] = item.link
     return item
 

@@ -52,9 +52,7 @@ def list_posts(
 @router.post("", status_code=201, response_model=PostPublic)
 def create_post(response: Response, data: PostCreate, user: CurrentUser, session: WriteSession) -> Post:
     """Post a note to everybody."""
-    post = Post.model_validate(data, update={"creator_id": user.id})
-    session.add(post)
-    session.flush()
+    post = session.insert(Post.model_validate(data, update={"creator_id": user.id}))
     response.headers["Location"] = post.link
     return post
 
@@ -71,9 +69,7 @@ def update_post(
 ) -> Post:
     """Change one's own post."""
     post = session.get_one(Post, post_id, among=Post.shown()).require_owner(user).require_version(if_match)
-    post.sqlmodel_update(data.changes())
-    session.flush()
-    return post
+    return session.change(post, data.changes())
 
 
 @router.delete("/{post_id}", status_code=204, responses=problems(NotOwner))
@@ -113,9 +109,7 @@ def update_comment(
 ) -> Comment:
     """Change one's own comment."""
     comment = session.get_one(Comment, comment_id, among=comments_of(post_id)).require_owner(user)
-    comment.sqlmodel_update(data.changes())
-    session.flush()
-    return comment
+    return session.change(comment, data.changes())
 
 
 @router.delete("/{post_id}/comments/{comment_id}", status_code=204, responses=problems(NotOwner))

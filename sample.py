@@ -191,6 +191,7 @@ def close_orders(session: Session, admin: Principal, orders: list[tuple[datetime
         order = session.get_one(Order, order_id)
         with acting(session, admin, at):
             _ = order.fulfil(session) if is_fulfilled else order.cancel(session)
+            session.flush()
         session.expunge_all()
 
 

@@ -64,6 +64,8 @@ class App(FastAPI):
         self.settings = settings
         self.credentials = credentials
         self.on_start = on_start
+        routers = {id(found): found for noun in nouns for found in vars(noun).values() if isinstance(found, APIRouter)}
+        ours = [system, *(router for router in routers.values() if isinstance(router, Router))]
         super().__init__(
             title=title,
             summary=summary,
@@ -71,7 +73,7 @@ class App(FastAPI):
             lifespan=lifespan,
             # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
             # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
-            routes=routes_of(nouns),
+            routes=routes_of(ours),
             openapi_url=f"{api}/openapi.json" if settings.docs else None,
             docs_url=None,  # FastAPI's page takes Swagger UI from another host; ours is in kit/docs.py
             redoc_url=None,
@@ -90,6 +92,9 @@ class App(FastAPI):
                 Exception: errors.on_unforeseen,
             },
         )
+        for router in routers.values():
+            if router not in ours:
+                self.include_router(router)  # FastAPI's own routes know `dependency_overrides` only if it includes them
         add_docs(self)
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -122,10 +127,9 @@ class App(FastAPI):
         return super().openapi()
 
 
-def routes_of(nouns: Iterable[ModuleType]) -> list[BaseRoute]:
-    """The routes of the routers of all `nouns` and of this module; `/items/export` comes before `/items/{item_id}`."""
-    routers = {id(found): found for noun in nouns for found in vars(noun).values() if isinstance(found, APIRouter)}
-    routes = [route for router in (system, *routers.values()) for route in router.routes]
+def routes_of(routers: Iterable[Router]) -> list[BaseRoute]:
+    """The routes of all routers; `/items/export` comes before `/items/{item_id}`."""
+    routes = [route for router in routers for route in router.routes]
     return sorted(routes, key=lambda route: ["{" in part for part in str(getattr(route, "path", "")).split("/")])
 
 

@@ -12,7 +12,7 @@ from loguru import logger
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import ORMExecuteState
-from sqlmodel import Session, select
+from sqlmodel import Session, SQLModel, select
 from sqlmodel.sql.expression import SelectOfScalar
 from starlette.concurrency import run_in_threadpool
 
@@ -29,6 +29,7 @@ from kit.sqlite import (
 )
 
 Row = TypeVar("Row")
+Model = TypeVar("Model", bound=SQLModel)
 AnySession = TypeVar("AnySession", bound=Session)
 
 # What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
@@ -86,6 +87,18 @@ class TransactionSession(FindingSession):
     """
 
     locks = True
+
+    def insert(self, row: Row) -> Row:
+        """Add a row and write it, so that it has its id; returns it."""
+        self.add(row)
+        self.flush()
+        return row
+
+    def change(self, row: Model, values: dict[str, Any]) -> Model:
+        """Change a row and write it; returns it."""
+        row.sqlmodel_update(values)
+        self.flush()
+        return row
 
 
 @event.listens_for(ReadOnlySession, "before_flush")

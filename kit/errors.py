@@ -155,10 +155,11 @@ def merged(*parts: Responses) -> Responses:
     documented: Responses = {}
     for part in parts:
         for status, entry in part.items():
-            if status in documented and "description" in documented[status] and "description" in entry:
-                codes = dict.fromkeys(f"{documented[status]['description']}, {entry['description']}".split(", "))
+            known = documented.get(status, {})
+            if "description" in known and "description" in entry:
+                codes = dict.fromkeys(f"{known['description']}, {entry['description']}".split(", "))
                 entry = entry | {"description": ", ".join(codes)}
-            documented[status] = documented.get(status, {}) | entry
+            documented[status] = known | entry
     return documented
 
 

@@ -305,7 +305,8 @@ class Entity(Table):
 @event.listens_for(Entity, "instrument_class", propagate=True)
 def _never_reuse_ids(mapper: Mapper[Entity], _class: type[Entity]) -> None:
     # SQLite gives the highest id again, unless it is told not to: https://sqlite.org/autoinc.html
-    mapper.local_table.dialect_options["sqlite"]["autoincrement"] = True
+    table: Any = mapper.local_table
+    table.dialect_options["sqlite"]["autoincrement"] = True
 
 
 class Timestamped(Entity):

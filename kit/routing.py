@@ -182,10 +182,11 @@ class Route(APIRoute):
         read_and_call = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            if request.app.dependency_overrides and self.in_one_thread:
+            overridden = bool(request.app.dependency_overrides)
+            if overridden and self.dependency_overrides_provider is not request.app:
                 return await self._handler_for_overrides(request.app)(request)
             request = StrictRequest(request.scope, request.receive)
-            if self.declared.callers:
+            if self.declared.callers and not overridden:
                 request.claims = bearer_claims(request)  # before a stranger's body is read
             try:
                 check_query(request, self.query_names)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner, Result
 
 from settings import Settings
 
@@ -19,17 +20,22 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
 os.environ["APP_SECRET_KEY"] = "a key for the tests that nobody else may use"
 Settings.model_config["env_file"] = None
 
+import manage
 from app import create_app
 from kit import schema
 from kit.app import App
 from kit.db import Database
+from kit.settings import load_settings
 from tests.databases import PostgresDatabase, SqliteFile
 from tests.outbox import Outbox
 from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
 from tests.postgres import Postgres, running_postgres
+from tests.scheduling import Scheduling, is_heavy
 from tests.shared_app import SharedApp
 
 __all__ = ["API", "PASSWORD", "Person"]
+
+MakeApp = Callable[[Settings], App]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not is_heavy(item.nodeid))  # they take longest, so they come first
     if config.getoption("--database") == "sqlite":
         return
     for item in items:
@@ -99,8 +110,23 @@ def _settings(database_url: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[SharedApp]:
+def make_app() -> MakeApp:
+    """What makes an app for a test; `tests/kit` makes its own, with a noun that only the tests have."""
+    return create_app
+
+
+@pytest.fixture(scope="session")
+def shared_app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_app: MakeApp
+) -> Generator[SharedApp]:
     """The app of all tests that do not need one of their own; it starts with the first of them."""
+    yield from sharing(request, tmp_path_factory, make_app)
+
+
+def sharing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_app: MakeApp
+) -> Generator[SharedApp]:
+    """One app, started on a database that can be put back."""
     if request.config.getoption("--database") == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")
         url = postgres.create(request.getfixturevalue("postgres_template"))
@@ -109,7 +135,7 @@ def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         path = tmp_path_factory.mktemp("shared") / "app.db"
         shutil.copy(request.getfixturevalue("template"), path)
         url, database = f"sqlite:///{path}", SqliteFile(path)
-    with SharedApp(_settings(url), database) as shared_app:
+    with SharedApp(make_app(_settings(url)), database) as shared_app:
         yield shared_app
 
 
@@ -132,11 +158,11 @@ def fresh_app(settings: Settings) -> None:
 
 
 @pytest.fixture
-def app(request: pytest.FixtureRequest) -> App:
+def app(request: pytest.FixtureRequest, make_app: MakeApp) -> App:
     """The app: the shared one as if it had just started, or one of the test's own, which `client` starts."""
     shared = _shared(request)
     if shared is None:
-        return create_app(request.getfixturevalue("settings"))
+        return make_app(request.getfixturevalue("settings"))
     wanted = [name for name in request.fixturenames if name in ("max", "eva")]
     admin = [name for name in ("ada",) if name in request.fixturenames]
     shared.begin([*admin, *wanted, *(name for name in ("lamp",) if name in request.fixturenames)])
@@ -154,12 +180,25 @@ def client(request: pytest.FixtureRequest, app: App) -> Generator[TestClient]:
 
 
 @pytest.fixture
-def change_settings(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def swap(app: App, client: TestClient) -> Generator[Callable[[str, object], None]]:
+    """Puts something else into the state of the app, until the test ends."""
+    before: dict[str, object] = {}
+
+    def swap(name: str, value: object) -> None:
+        before.setdefault(name, getattr(app.state, name))
+        setattr(app.state, name, value)
+
+    yield swap
+    for name, value in before.items():
+        setattr(app.state, name, value)
+
+
+@pytest.fixture
+def change_settings(app: App, swap: Callable[[str, object], None]) -> Callable[..., None]:
     """Lets the app go on with other settings, of those that it asks for with every request."""
-    state = app.state
 
     def change(**changes: Any) -> None:
-        monkeypatch.setattr(app.state, "settings", app.state.settings.model_copy(update=changes))
+        swap("settings", app.state.settings.model_copy(update=changes))
 
     return change
 
@@ -167,16 +206,29 @@ def change_settings(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def other_worker(app: App, client: TestClient) -> Generator[TestClient]:
     """Another worker of the app, on the same database."""
-    with TestClient(create_app(app.settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(app.state.settings), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
-def outbox(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+def outbox(app: App, swap: Callable[[str, object], None]) -> Outbox:
     """The mail that is written while the test runs."""
     outbox = Outbox(app)
-    monkeypatch.setattr(app.state, "mailer", outbox)
+    swap("mailer", outbox)
     return outbox
+
+
+@pytest.fixture
+def command(app: App, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command of `manage.py` on the database of the app."""
+    monkeypatch.setenv("APP_DATABASE_URL", app.settings.database_url)
+    monkeypatch.setenv("APP_BCRYPT_ROUNDS", "4")
+    monkeypatch.setattr(manage, "get_settings", partial(load_settings, Settings))  # not those of the process
+
+    def command(*words: str, stdin: str = "") -> Result:
+        return CliRunner().invoke(manage.app, words, input=stdin)
+
+    return command
 
 
 @pytest.fixture

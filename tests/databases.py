@@ -1,13 +1,15 @@
 """Databases whose content can be saved, and put back faster than a new one is made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 import pytest
-from sqlmodel import SQLModel
+from sqlalchemy import event
 
+from kit.app import App
 from kit.sqlite import SQLITE
 
 
@@ -15,6 +17,19 @@ def on_both_databases(test: Callable[..., None]) -> Any:
     """Run a test on both databases, whichever of them the others run on."""
     test = pytest.mark.usefixtures("settings")(test)
     return pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)(test)
+
+
+@contextmanager
+def counted_statements(app: App) -> Generator[list[str]]:
+    """The statements that reach the database while it lasts."""
+    engine, statements = app.state.database.engine, list[str]()
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", count)
+    yield statements
+    event.remove(engine, "before_cursor_execute", count)
 
 
 class Restorable(Protocol):
@@ -62,7 +77,8 @@ class PostgresDatabase:
         self.connection = psycopg.connect(url)
         self.connection.execute("SET lock_timeout = '2s'")
         self.connection.execute("SET session_replication_role = replica")  # foreign keys are not checked meanwhile
-        self.tables = [f'"{table.name}"' for table in SQLModel.metadata.sorted_tables]
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        self.tables = [f'"{name}"' for (name,) in self.connection.execute(tables).fetchall()]
         sequences = self.connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
         self.sequences = [f'"{name}"' for (name,) in sequences]
         self.connection.commit()
@@ -80,7 +96,7 @@ class PostgresDatabase:
 
     def restore(self, saved: tuple[dict[str, bytes], bytes]) -> None:
         rows, places = saved
-        deletions = [f"DELETE FROM {table}" for table in self.tables]  # noqa: S608 - names from the models
+        deletions = [f"DELETE FROM {table}" for table in self.tables]  # noqa: S608 - names from the database
         self.connection.execute(";".join(deletions).encode())
         with self.connection.cursor() as cursor:
             for table, content in rows.items():

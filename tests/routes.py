@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
 from urllib.parse import urlencode
 
@@ -19,7 +18,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from app import NOUNS, create_app
-from kit.app import App, routes_of
+from kit.app import App
 from kit.audit import Audited
 from kit.lists import CursorPage, Page
 from kit.models import Table
@@ -270,16 +269,19 @@ def references(row: type[Table]) -> int:
 # All of them
 
 
-def exceptions_of(noun: ModuleType) -> Exceptions:
+@cache
+def exceptions_of(noun: str) -> Exceptions:
     """`SWEEP` of the test module of a noun."""
-    name = f"tests.test_{noun.__name__}"
+    if noun not in {module.__name__ for module in NOUNS}:
+        return SYSTEM
+    name = f"tests.test_{noun}"
     found = importlib.util.find_spec(name) and getattr(importlib.import_module(name), "SWEEP", None)
     return found or NONE
 
 
 @cache
 def all_exceptions() -> list[Exceptions]:
-    return [SYSTEM, *map(exceptions_of, NOUNS)]
+    return [SYSTEM, *(exceptions_of(noun.__name__) for noun in NOUNS)]
 
 
 @cache
@@ -290,19 +292,18 @@ def documented_app() -> App:
 
 @cache
 def operations() -> list[Operation]:
-    """Every operation of the app, in the order of its OpenAPI document."""
+    """Every operation of the app."""
     document = documented_app().openapi()["paths"]
-    found: list[Operation] = []
-    for noun in (None, *NOUNS):
-        exceptions = SYSTEM if noun is None else exceptions_of(noun)
-        known = {id(operation.route) for operation in found}
-        for route in routes_of([] if noun is None else [noun]):
-            if isinstance(route, Route) and route.include_in_schema and id(route) not in known:
-                for method in sorted(route.methods or ()):
-                    operation = document[route.path_format][method.lower()]
-                    found.append(Operation(method, route.path_format, route, operation, exceptions))
-    places = {path: place for place, path in enumerate(document)}
-    return sorted(found, key=lambda operation: places[operation.path])
+    return [
+        Operation(method, route.path, route, document[route.path][method.lower()], exceptions_of(_noun_of(route)))
+        for route in documented_app().routes
+        if isinstance(route, Route) and route.include_in_schema
+        for method in sorted(route.methods or ())
+    ]
+
+
+def _noun_of(route: Route) -> str:
+    return route.declaration[1].__module__
 
 
 @cache

@@ -8,13 +8,12 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from app import create_app
+from kit.app import App
 from kit.logs import configure_logging
-from settings import Settings
 from tests.databases import Restorable
 from tests.people import LAMP, Person, joined
 
-FRESH_SECONDS = 60  # much less than an access token lives; and what was made just now is not hours old
+FRESH_SECONDS = 20  # much less than an access token lives; what a test finds was made just now
 
 
 @dataclass
@@ -30,11 +29,10 @@ class Company:
 class SharedApp:
     """An app that starts once. Each test finds it as if it had just started, with its people signed in."""
 
-    def __init__(self, settings: Settings, database: Restorable) -> None:
-        self.settings = settings
+    def __init__(self, app: App, database: Restorable) -> None:
+        self.app = app
         self.database = database
-        self.app = create_app(settings)
-        self.client = TestClient(self.app, raise_server_exceptions=False)
+        self.client = TestClient(app, raise_server_exceptions=False)
         self.companies: dict[tuple[str, ...], Company] = {}
         self.company: Company | None = None
 
@@ -53,7 +51,7 @@ class SharedApp:
         """Put back all that a test can change; `wanted` are the people, in the order of their ids, and `lamp`."""
         assert self.app.state.database.engine is self.engine, "A test started the shared app a second time."
         if self.log_handler not in logging.root.handlers:  # another app has started since
-            configure_logging(self.settings)
+            configure_logging(self.app.settings)
             [self.log_handler] = logging.root.handlers
         self.app.dependency_overrides.clear()
         self.client.cookies.clear()

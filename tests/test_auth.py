@@ -147,6 +147,17 @@ def test_closed_registration_makes_no_account(
     assert hashes == []
 
 
+def test_who_registers_is_welcomed_by_mail(client: TestClient, outbox: Outbox) -> None:
+    register(client, **account("ada", full_name='<b>"Ada"</b> & {{ token }} Jürgen'))
+    taken = register(client, **account("ada"))
+    [welcome] = outbox.mails
+
+    assert refusal(taken) == (409, "EMAIL_TAKEN")
+    assert (welcome["To"], welcome["Subject"]) == ("ada@example.com", "Welcome to Stockroom")
+    assert 'Hello <b>"Ada"</b> & {{ token }} Jürgen,\n' in outbox.part("plain")
+    assert "<p>Hello &lt;b&gt;&#34;Ada&#34;&lt;/b&gt; &amp; {{ token }} Jürgen,</p>" in outbox.part("html")
+
+
 WRONG_ACCOUNTS: list[tuple[str, Any]] = [
     ("role", "admin"),
     ("is_active", True),
@@ -154,7 +165,7 @@ WRONG_ACCOUNTS: list[tuple[str, Any]] = [
     *(("email", wrong) for wrong in (None, "", "ada", "ada@", "ada@example", "Ada <ada@example.com>", 5)),
     ("email", f"{'a' * 250}@example.com"),
     *(("full_name", wrong) for wrong in (None, "", " \t\u00a0", "a" * 256, ["ada"])),
-    *(("password", wrong) for wrong in (None, 12345678901234567, "", "Short-1", " Abcdefg1", "a" * 129)),
+    *(("password", wrong) for wrong in (None, 12345678901234567, "", "Short-1", "a" * 129)),
 ]
 
 
@@ -431,7 +442,7 @@ def test_the_count_survives_a_restart_and_holds_on_every_worker(
 ) -> None:
     for number in range(5):
         token((client, other_worker)[number % 2], ada.email, "wrong")
-    with TestClient(create_app(app.settings)) as restarted:
+    with TestClient(create_app(app.state.settings)) as restarted:
         response = token(restarted, ada.email)
 
     assert response.status_code == 429
@@ -479,11 +490,11 @@ def sign_in_during(client: TestClient, monkeypatch: pytest.MonkeyPatch, meanwhil
 
 
 @pytest.fixture
-def two_cores(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def two_cores(swap: Callable[[str, object], None]) -> None:
     """Room for two hashes at once, also on a machine with one core."""
     slots = HashingSlots()
     slots.limiter = CapacityLimiter(2)
-    monkeypatch.setattr(app.state, "hashing_slots", slots)
+    swap("hashing_slots", slots)
 
 
 def change_password(ada: Person, max: Person) -> Response:
@@ -759,7 +770,7 @@ def test_two_headers_at_once_are_refused(client: TestClient, ada: Person, max: P
 
 def test_a_token_signed_with_another_key_of_the_settings_is_refused(app: App, ada: Person) -> None:
     key = SecretStr("another key, just as long as the one for the tests")
-    with TestClient(create_app(app.settings.model_copy(update={"secret_key": key}))) as other:
+    with TestClient(create_app(app.state.settings.model_copy(update={"secret_key": key}))) as other:
         assert_not_authenticated(me(other, ada.access_token))
         assert me(other, jwt.encode(claims_of(ada), key.get_secret_value())).status_code == 200
 
@@ -1080,13 +1091,13 @@ def test_the_start_makes_the_admin_that_the_settings_name(settings: Settings) ->
 
 
 def test_the_start_makes_no_admin_where_there_is_a_user(app: App, ada: Person) -> None:
-    ensure_admin(with_admin(app.settings, "eva@example.com"), app.state.database)
+    ensure_admin(with_admin(app.state.settings, "eva@example.com"), app.state.database)
 
     assert ada.get("/users").json()["total"] == 1
 
 
 def test_half_an_admin_is_none(app: App, client: TestClient) -> None:
-    whole = with_admin(app.settings, "eva@example.com")
+    whole = with_admin(app.state.settings, "eva@example.com")
     for half in ("admin_email", "admin_password"):
         ensure_admin(whole.model_copy(update={half: None}), app.state.database)
 
@@ -1105,7 +1116,7 @@ def test_a_weak_password_for_that_admin_stops_the_start(settings: Settings) -> N
 
 
 def test_of_many_workers_that_start_at_once_one_makes_the_admin(app: App, client: TestClient) -> None:
-    settings, together = with_admin(app.settings, "ada@example.com"), Barrier(4)
+    settings, together = with_admin(app.state.settings, "ada@example.com"), Barrier(4)
 
     def start(_: int) -> None:
         with closing(Database(settings)) as database:

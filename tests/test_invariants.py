@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -18,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from app import create_app
 from settings import Settings
-from tests.conftest import API, PASSWORD, Person
+from tests.people import API, Person, Row, joined
 
 BOUNDS = settings(
     max_examples=20,
@@ -29,7 +28,6 @@ BOUNDS = settings(
 )
 AUDITED = ("name", "price_cents", "quantity", "reorder_level", "tags")
 
-Row = dict[str, Any]
 Change = tuple[int, str, str, int, Row]
 Event = tuple[int, str, str]
 prices = st.integers(1, 1_000_000_000)
@@ -63,7 +61,7 @@ class Company(RuleBasedStateMachine):
         )
         self.running = ExitStack()
         client = self.running.enter_context(TestClient(app))
-        self.people = [_joined(client, name) for name in ("ada", "zoe", "max")]
+        self.people = [joined(client, name) for name in ("ada", "zoe", "max")]
         self.ada, self.zoe, self.max = self.people
         assert self.ada.patch(f"/users/{self.zoe.id}", {"role": "admin"}).status_code == 200
         self.admins = [self.ada, self.zoe]
@@ -332,14 +330,6 @@ class Company(RuleBasedStateMachine):
     def _audited(self, person: Person, action: str, entity: str, row: Row, fields: Iterable[str]) -> None:
         changes = {name: [None, row[name]] if action == "create" else [row[name], None] for name in fields}
         self.expected.audit.append((person.id, action, entity, row["id"], changes))
-
-
-def _joined(client: TestClient, name: str) -> Person:
-    email = f"{name}@example.com"
-    body = {"email": email, "full_name": name.capitalize(), "password": PASSWORD}
-    user = client.post(f"{API}/auth/register", json=body).json()
-    tokens = client.post(f"{API}/auth/token", data={"username": email, "password": PASSWORD}).json()
-    return Person(client, user["id"], email, tokens["access_token"], tokens["refresh_token"])
 
 
 def _ok(answer: Response, status: int) -> Row:

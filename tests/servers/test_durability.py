@@ -11,7 +11,7 @@ from tests.server import RoughServer, add_items, lines
 
 Record = Callable[[str, object], None]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
+pytestmark = pytest.mark.slow
 
 ORDERS = 10
 CALLS = "pwrite64,fsync,fdatasync,write,writev,sendto,sendmsg"

@@ -46,8 +46,6 @@ from tests.server import (
 
 Record = Callable[[str, object], None]
 
-pytestmark = pytest.mark.xdist_group("load")
-
 
 def keep_ordering(server: RoughServer, bearer: str, body: dict[str, Any], acknowledged: list[dict[str, Any]]) -> None:
     """Order again and again, and note what was acknowledged, until the server is gone."""

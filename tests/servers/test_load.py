@@ -14,8 +14,6 @@ from httpx2 import AsyncClient, Response
 from tests.conftest import API, PASSWORD
 from tests.server import PATIENCE, Server
 
-pytestmark = pytest.mark.xdist_group("load")
-
 
 @pytest.fixture
 def serve(tmp_path: Path, template: Path) -> Generator[Callable[..., Server]]:

@@ -18,7 +18,7 @@ from tests.server import PATIENCE, RoughServer, add_items, answer_on, bearer_of,
 
 Record = Callable[[str, object], None]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
+pytestmark = pytest.mark.slow
 
 
 def usual_files() -> list[str]:

@@ -22,8 +22,6 @@ from tests.conftest import API, PASSWORD
 from tests.postgres import Postgres
 from tests.server import PATIENCE, Server
 
-pytestmark = pytest.mark.xdist_group("load")
-
 CLIENTS = 64
 SETTINGS = {"APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
 

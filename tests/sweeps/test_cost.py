@@ -27,6 +27,7 @@ from tests.shared_app import SharedApp
 from tests.world import AUTHORS, NAMES, World
 
 LISTS = [operation for operation in operations() if operation.list_kind]
+ON_POSTGRES = {"GET /ready": (1, 1)}  # on SQLite it looks into the file, over a connection of its own
 WHOLE: dict[type | None, str] = {Page: "?page_size=100", CursorPage: "?limit=100", list: ""}
 
 
@@ -90,7 +91,8 @@ def test_a_route_costs_what_it_should(operation: Operation, world: World, meter:
     answer = operation.send(world.client, url, body, world.admin.access_token)
 
     assert answer.status_code < 300, answer.text
-    assert meter.read() == operation.cost, "Hops and statements; say in SWEEP.costs why they are others."
+    cost = operation.cost if world.app.settings.on_sqlite else ON_POSTGRES.get(str(operation), operation.cost)
+    assert meter.read() == cost, "Hops and statements; say in SWEEP.costs why they are others."
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)

@@ -224,7 +224,7 @@ def a_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         login_attempts=1_000_000,
         log_level="CRITICAL",
     )
-    with SharedApp(settings, database) as shared_app, quietly():
+    with SharedApp(create_app(settings), database) as shared_app, quietly():
         yield World(shared_app, ("admin", "owner", "member"))
 
 
@@ -696,6 +696,7 @@ def fails() -> None:
     raise RuntimeError
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_a_listed_site_may_read_every_fault_and_no_other_site_any(settings: Settings) -> None:
     ours = {"cors_origins": [SITE], "max_body_bytes": 100, "auth_rate_limit": "1/minute"}
     app = create_app(settings.model_copy(update=ours))

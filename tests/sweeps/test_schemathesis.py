@@ -104,7 +104,7 @@ def furnished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
         login_attempts=1_000_000,
         log_level="CRITICAL",
     )
-    with SharedApp(furnished, SqliteFile(path)) as shared_app:
+    with SharedApp(create_app(furnished), SqliteFile(path)) as shared_app:
         world = World(shared_app, ("admin", "owner", "member"))
         names = sorted({name for operation in operations() for name in operation.ids})
         for creator in world.people:

@@ -1,4 +1,4 @@
-"""Lanes: work is done in order, so many at once, and everybody gets what their own work gave."""
+"""Executors: work is done in order, so many at once, and everybody gets what their own work gave."""
 
 import asyncio
 import threading
@@ -17,33 +17,28 @@ PATIENCE = 10  # seconds
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_everybody_gets_what_their_own_work_gave() -> None:
-    lane = Executor(2)
+    executor = Executor(2)
 
-    found = await asyncio.gather(*(lane.run(lambda number=number: number * number) for number in range(500)))
+    found = await asyncio.gather(*(executor.run(lambda number=number: number * number) for number in range(500)))
 
     assert found == [number * number for number in range(500)]
 
 
-async def test_one_lane_does_one_thing_after_the_other_in_the_order_of_asking() -> None:
-    lane, done = Executor(1), list[int]()
+async def test_an_executor_of_one_does_one_thing_after_the_other_in_the_order_of_asking() -> None:
+    executor, done = Executor(1), list[int]()
 
     def work(number: int) -> None:
         sleep(0.0005)
         done.append(number)
 
-    await asyncio.gather(*(lane.run(lambda number=number: work(number)) for number in range(50)))
+    await asyncio.gather(*(executor.run(lambda number=number: work(number)) for number in range(50)))
 
     assert done == list(range(50))
 
 
-async def test_no_more_is_done_at_once_than_the_lane_is_wide() -> None:
-    lane, at_work, most = Executor(3), set[int](), list[int]()
+async def test_no_more_is_done_at_once_than_the_executor_is_wide() -> None:
+    executor, at_work, most = Executor(3), set[int](), list[int]()
 
     def work() -> None:
         at_work.add(threading.get_ident())
@@ -51,14 +46,14 @@ async def test_no_more_is_done_at_once_than_the_lane_is_wide() -> None:
         sleep(0.001)
         at_work.discard(threading.get_ident())
 
-    await asyncio.gather(*(lane.run(work) for _ in range(60)))
+    await asyncio.gather(*(executor.run(work) for _ in range(60)))
 
     assert max(most) == 3
 
 
 async def test_those_who_wait_hold_no_thread() -> None:
-    lane, gate = Executor(1), threading.Event()
-    waiting = [asyncio.create_task(lane.run(gate.wait)) for _ in range(200)]
+    executor, gate = Executor(1), threading.Event()
+    waiting = [asyncio.create_task(executor.run(gate.wait)) for _ in range(200)]
     await asyncio.sleep(0.05)
 
     assert await to_thread.run_sync(lambda: "a thread is free") == "a thread is free"
@@ -77,24 +72,24 @@ class Odd(BaseException):
 async def test_an_error_reaches_whoever_asked_and_nobody_else(
     error: BaseException, raised: type[BaseException]
 ) -> None:
-    lane = Executor(1)
+    executor = Executor(1)
 
     def fail() -> None:
         raise error
 
-    other = asyncio.create_task(lane.run(lambda: "done"))
+    other = asyncio.create_task(executor.run(lambda: "done"))
     with pytest.raises(raised):
-        await lane.run(fail)
+        await executor.run(fail)
 
     assert await other == "done"
-    assert await lane.run(lambda: "still at work") == "still at work"
+    assert await executor.run(lambda: "still at work") == "still at work"
 
 
 async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
-    lane, gate, done = Executor(1), threading.Event(), list[str]()
-    first = asyncio.create_task(lane.run(gate.wait))
-    second = asyncio.create_task(lane.run(lambda: done.append("second")))
-    third = asyncio.create_task(lane.run(lambda: done.append("third")))
+    executor, gate, done = Executor(1), threading.Event(), list[str]()
+    first = asyncio.create_task(executor.run(gate.wait))
+    second = asyncio.create_task(executor.run(lambda: done.append("second")))
+    third = asyncio.create_task(executor.run(lambda: done.append("third")))
     await asyncio.sleep(0.01)
 
     second.cancel()
@@ -107,20 +102,20 @@ async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
 
 
 async def test_work_runs_in_the_context_of_whoever_asks() -> None:
-    lane = Executor(1)
+    executor = Executor(1)
 
     async def ask(name: str) -> str:
         NAME.set(name)
-        return await lane.run(NAME.get)
+        return await executor.run(NAME.get)
 
     assert await asyncio.gather(*(ask(name) for name in ("ada", "max", "eva"))) == ["ada", "max", "eva"]
 
 
 @pytest.mark.parametrize("width", [1, 2])
 async def test_what_is_finished_does_not_wait_for_what_takes_long(width: int) -> None:
-    lane, began, gate = Executor(width), monotonic(), threading.Event()
-    first = [asyncio.create_task(lane.run(lambda: "quick")) for _ in range(20)]
-    last = [asyncio.create_task(lane.run(lambda: gate.wait(PATIENCE))) for _ in range(width)]
+    executor, began, gate = Executor(width), monotonic(), threading.Event()
+    first = [asyncio.create_task(executor.run(lambda: "quick")) for _ in range(20)]
+    last = [asyncio.create_task(executor.run(lambda: gate.wait(PATIENCE))) for _ in range(width)]
 
     assert await asyncio.gather(*first) == ["quick"] * 20
     assert monotonic() - began < PATIENCE
@@ -129,16 +124,16 @@ async def test_what_is_finished_does_not_wait_for_what_takes_long(width: int) ->
     assert await asyncio.gather(*last) == [True] * width
 
 
-async def test_a_lane_without_a_thread_fails_what_waits_and_goes_on_when_there_is_one(
+async def test_an_executor_without_a_thread_fails_what_waits_and_goes_on_when_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    lane = Executor(1)
+    executor = Executor(1)
     with monkeypatch.context() as patched:
         patched.setattr("anyio._backends._asyncio.WorkerThread.start", refuse)
-        failed = await asyncio.gather(*(lane.run(lambda: "done") for _ in range(3)), return_exceptions=True)
+        failed = await asyncio.gather(*(executor.run(lambda: "done") for _ in range(3)), return_exceptions=True)
 
     assert [str(error) for error in failed] == ["can't start new thread"] * 3
-    assert await lane.run(lambda: "done") == "done"
+    assert await executor.run(lambda: "done") == "done"

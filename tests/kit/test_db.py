@@ -1,11 +1,13 @@
 """The database: what is in force on a connection, and what becomes of a write that fails."""
 
+import multiprocessing
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,55 +16,58 @@ from loguru import logger
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel, col, delete, func, select, update
+from uvicorn import Config
+from uvicorn._subprocess import get_subprocess
 
-from app import create_app
 from kit import db, schema, sqlite
 from kit.app import App
-from kit.db import POOL_SIZE, Database, ReadSession, WriteSession, ending
-from kit.models import now
-from kit.problems import Forbidden, InvalidCredentials
+from kit.db import Database, ReadSession, WriteSession, ending
+from kit.models import digest, now
+from kit.problems import DatabaseUnavailable, Forbidden, InvalidCredentials, NotFound
 from kit.routing import Router
-from kit.sessions import LoginSession
+from kit.sessions import FailedSignIn, LoginSession
 from kit.sqlite import SQLITE, has_wal_reset_fault
-from models import Item
 from settings import Settings
-from tests.conftest import Person
+from tests.kit.specimen import Footprint, Room, RoomKey
+from tests.people import Person, Row
+
+pytestmark = pytest.mark.sqlite_only("it is about its file")
 
 probes = Router(public=True, prefix="/probes")
 
 
-def add_item(session: WriteSession, name: str = "Lamp") -> Item:
-    item = Item(name=name, price_cents=1, quantity=0)
-    session.add(item)
+def add_room(session: WriteSession, name: str = "Hall") -> Room:
+    room = Room(name=name, seats=1)
+    session.add(room)
     session.flush()
-    return item
+    return room
 
 
 @probes.post("/adds", status_code=201)
 def adds(session: WriteSession) -> str:
-    return add_item(session).name
+    return add_room(session).name
 
 
 @probes.post("/adds-without-flushing", status_code=201)
 def adds_without_flushing(session: WriteSession) -> None:
-    session.add(Item(name="Lamp", price_cents=1))
+    session.add(Room(name="Hall", seats=1))
 
 
 @probes.post("/refuses")
 def refuses(session: WriteSession) -> None:
-    add_item(session)
+    add_room(session)
     raise Forbidden
 
 
 @probes.post("/refuses-and-keeps")
 def refuses_and_keeps(session: WriteSession) -> None:
-    add_item(session)
+    add_room(session)
     raise InvalidCredentials
 
 
 @probes.post("/fails")
 def fails(session: WriteSession) -> None:
-    add_item(session)
+    add_room(session)
     raise ValueError("a secret")
 
 
@@ -71,29 +76,22 @@ def fails_at_commit(session: WriteSession) -> str:
     """A session of nobody's: with the foreign keys deferred, SQLite notices at the commit only."""
     session.connection().exec_driver_sql("PRAGMA defer_foreign_keys=ON")
     session.add(LoginSession(user_id=999, family_hash="f", secret_hash="s", expires_at=now()))
-    return add_item(session).name
+    return add_room(session).name
 
 
 @probes.post("/adds-in-a-read-session")
 def adds_in_a_read_session(session: ReadSession) -> None:
-    session.add(Item(name="Lamp", price_cents=1))
+    session.add(Room(name="Hall", seats=1))
 
 
 @probes.post("/deletes-in-a-read-session")
 def deletes_in_a_read_session(session: ReadSession) -> None:
-    session.exec(delete(Item).where(col(Item.id) > 0))
+    session.exec(delete(Footprint).where(col(Footprint.id) > 0))
 
 
 @probes.post("/updates-in-a-read-session")
 def updates_in_a_read_session(session: ReadSession) -> None:
-    session.exec(update(Item).values(quantity=7))
-
-
-@pytest.fixture
-def app(settings: Settings) -> App:
-    app = create_app(settings)
-    app.include_router(probes)
-    return app
+    session.exec(update(Footprint).values(room_id=7))
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def reconnect(app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def reconnect(fresh_app: None, app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes the app open its connections anew, with these pragmas besides its own."""
 
     def reconnect(*pragmas: str) -> None:
@@ -129,7 +127,7 @@ def held_by_another(settings: Settings) -> Generator[None]:
     other.close()
 
 
-def count(database: Database, table: type[SQLModel] = Item) -> int:
+def count(database: Database, table: type[SQLModel] = Room) -> int:
     with ending(database.read()) as session:
         return session.exec(select(func.count()).select_from(table)).one()
 
@@ -138,24 +136,22 @@ def code(response: Response) -> tuple[int, str]:
     return response.status_code, response.json()["error_code"]
 
 
-@pytest.mark.parametrize(
-    ("pragma", "value"),
-    [
-        ("busy_timeout", 5000),
-        ("journal_mode", "wal"),
-        ("synchronous", 2),
-        ("foreign_keys", 1),
-        ("trusted_schema", 0),
-        ("cache_size", -16000),
-        ("mmap_size", 0),
-        ("journal_size_limit", 64 * 1024 * 1024),
-    ],
-)
-def test_every_connection_has_our_pragmas(database: Database, pragma: str, value: object) -> None:
+def test_every_connection_has_our_pragmas(database: Database, subtests: pytest.Subtests) -> None:
+    pragmas: dict[str, object] = {
+        "busy_timeout": 5000,
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "trusted_schema": 0,
+        "cache_size": -16000,
+        "mmap_size": 0,
+        "journal_size_limit": 64 * 1024 * 1024,
+    }
     with database.engine.connect() as first, database.engine.connect() as second:
-        values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for connection in (first, second)]
-
-    assert values == [value, value]
+        for pragma, value in pragmas.items():
+            with subtests.test(pragma):
+                values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for connection in (first, second)]
+                assert values == [value, value]
 
 
 def test_a_connection_never_makes_the_file(tmp_path: Path) -> None:
@@ -179,7 +175,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, folder: str) -> None:
 
 def test_the_last_connection_to_leave_empties_the_journal(settings: Settings, database: Database) -> None:
     with ending(database.write()) as session:
-        add_item(session)
+        add_room(session)
     journal = settings.sqlite_path.with_name("app.db-wal")
     assert journal.exists()
 
@@ -192,7 +188,7 @@ def test_the_last_connection_to_leave_empties_the_journal(settings: Settings, da
 def test_a_writing_session_has_the_write_lock_from_its_first_read(settings: Settings, database: Database) -> None:
     other = SQLITE.connect(settings.sqlite_path, isolation_level=None, timeout=0)
     with ending(database.write()) as session:
-        session.exec(select(Item)).all()
+        session.exec(select(Room)).all()
         with pytest.raises(SQLITE.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
     other.execute("BEGIN IMMEDIATE")  # the session gave it back
@@ -201,10 +197,10 @@ def test_a_writing_session_has_the_write_lock_from_its_first_read(settings: Sett
 
 def test_a_reading_session_takes_no_lock_and_sees_one_moment(database: Database) -> None:
     with ending(database.read()) as reader:
-        before = reader.exec(select(Item.name)).all()
+        before = reader.exec(select(Room.name)).all()
         with ending(database.write()) as writer:
-            add_item(writer)
-        after = reader.exec(select(Item.name)).all()
+            add_room(writer)
+        after = reader.exec(select(Room.name)).all()
 
     assert before == after == []
     assert count(database) == 1
@@ -212,18 +208,17 @@ def test_a_reading_session_takes_no_lock_and_sees_one_moment(database: Database)
 
 def test_no_change_is_lost_however_many_read_and_write_at_once(database: Database) -> None:
     with ending(database.write()) as session:
-        item_id = add_item(session).id
+        room_id = add_room(session).id
 
     def add_one(_: int) -> None:
         with ending(database.write()) as session:
-            item = session.get_one(Item, item_id)
-            item.quantity += 1
+            session.get_one(Room, room_id).seats += 1
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(add_one, range(80)))
 
     with ending(database.read()) as session:
-        assert session.get_one(Item, item_id).quantity == 80
+        assert session.get_one(Room, room_id).seats == 81
 
 
 @pytest.mark.parametrize("path", ["adds", "adds-without-flushing"])
@@ -259,7 +254,7 @@ def test_a_reading_session_refuses_to_write(app: App, client: TestClient, verb: 
 
 def test_a_reading_session_that_flushes_says_what_to_declare_instead(database: Database) -> None:
     with ending(database.read()) as session:
-        session.add(Item(name="Lamp", price_cents=1))
+        session.add(Room(name="Hall", seats=1))
         with pytest.raises(RuntimeError, match="declare a WriteSession"):
             session.flush()
         session.rollback()
@@ -267,16 +262,16 @@ def test_a_reading_session_that_flushes_says_what_to_declare_instead(database: D
 
 @pytest.mark.usefixtures("hasty")
 def test_while_another_holds_the_lock_writes_are_refused_and_reads_go_on(
-    settings: Settings, ada: Person, lamp: dict[str, Any]
+    settings: Settings, ada: Person, hall: Row
 ) -> None:
     with held_by_another(settings):
-        refused = ada.post("/items", {"name": "Chair", "price_cents": 1})
-        read = ada.get(f"/items/{lamp['id']}")
+        refused = ada.post("/rooms", {"name": "Attic", "seats": 1})
+        read = ada.get(f"/rooms/{hall['id']}")
 
     assert code(refused) == (503, "DATABASE_BUSY")
     assert int(refused.headers["retry-after"]) >= 1
-    assert read.json() == lamp
-    assert ada.get("/items").json()["total"] == 1
+    assert read.json() == hall
+    assert ada.get("/rooms").json()["total"] == 1
 
 
 @pytest.mark.usefixtures("hasty")
@@ -284,7 +279,7 @@ def test_a_write_that_could_not_begin_gives_its_connection_back(
     app: App, settings: Settings, client: TestClient
 ) -> None:
     with held_by_another(settings):
-        answers = [client.post("/probes/adds") for _ in range(3 * POOL_SIZE)]
+        answers = [client.post("/probes/adds") for _ in range(30)]
     pool = app.state.database.engine.pool
 
     assert {code(answer) for answer in answers} == {(503, "DATABASE_BUSY")}
@@ -304,7 +299,7 @@ def test_a_database_that_broke_is_unavailable(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    answer = ada.request(method, "/items")
+    answer = ada.request(method, "/rooms")
 
     assert code(answer) == (503, "DATABASE_UNAVAILABLE")
     assert int(answer.headers["retry-after"]) >= 1
@@ -327,46 +322,32 @@ def test_a_database_that_comes_back_is_available_again(
 
 
 def test_a_database_that_may_only_be_read_refuses_writes_and_goes_on_reading(
-    ada: Person, lamp: dict[str, Any], reconnect: Callable[..., None]
+    ada: Person, hall: Row, reconnect: Callable[..., None]
 ) -> None:
     reconnect("query_only=ON")
 
-    assert code(ada.delete(f"/items/{lamp['id']}")) == (503, "DATABASE_UNAVAILABLE")
-    assert ada.get(f"/items/{lamp['id']}").json() == lamp
+    assert code(ada.delete(f"/rooms/{hall['id']}")) == (503, "DATABASE_UNAVAILABLE")
+    assert ada.get(f"/rooms/{hall['id']}").json() == hall
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_written(ada: Person, reconnect: Callable[..., None]) -> None:
     reconnect("max_page_count=1")  # SQLite takes it for "no more pages than there are"
     stored = 0
-    answer = ada.post("/items", {"name": "0", "price_cents": 1})
+    answer = ada.post("/rooms", {"name": "0", "seats": 1})
     while answer.status_code == 201 and stored < 1000:
         stored += 1
-        answer = ada.post("/items", {"name": f"{stored}".rjust(100, "x"), "price_cents": 1})
+        answer = ada.post("/rooms", {"name": f"{stored}".rjust(100, "x"), "seats": 1})
 
     assert code(answer) == (507, "STORAGE_FULL")
-    assert ada.get("/items").json()["total"] == stored
+    assert ada.get("/rooms").json()["total"] == stored
 
 
-@pytest.mark.parametrize(
-    ("version", "faulty"),
-    [
-        ((3, 6, 23), False),
-        ((3, 7, 0), True),
-        ((3, 40, 1), True),
-        ((3, 44, 5), True),
-        ((3, 44, 6), False),
-        ((3, 45, 0), True),
-        ((3, 50, 6), True),
-        ((3, 50, 7), False),
-        ((3, 51, 0), True),
-        ((3, 51, 2), True),
-        ((3, 51, 3), False),
-        ((3, 52, 0), False),
-        ((4, 0, 0), False),
-    ],
-)
-def test_the_versions_with_the_wal_reset_fault_are_known(version: tuple[int, int, int], faulty: bool) -> None:
-    assert has_wal_reset_fault(version) is faulty
+def test_the_versions_with_the_wal_reset_fault_are_known(subtests: pytest.Subtests) -> None:
+    faulty = [(3, 7, 0), (3, 40, 1), (3, 44, 5), (3, 45, 0), (3, 50, 6), (3, 51, 0), (3, 51, 2)]
+    sound = [(3, 6, 23), (3, 44, 6), (3, 50, 7), (3, 51, 3), (3, 52, 0), (4, 0, 0)]
+    for version in faulty + sound:
+        with subtests.test(str(version)):
+            assert has_wal_reset_fault(version) is (version in faulty)
 
 
 @pytest.fixture
@@ -396,7 +377,64 @@ def test_a_faulty_version_is_warned_of_where_several_workers_run(
     library = SimpleNamespace(__name__="sqlite3", sqlite_version=version, sqlite_version_info=numbers)
     database = Database(settings.model_copy(update={"environment": "production"}))
     monkeypatch.setattr(db, "SQLITE", library)  # only one version is at hand
-    monkeypatch.setattr(db, "ONE_OF_SEVERAL", is_worker)
+    monkeypatch.setattr(db, "IS_WORKER", is_worker)
     database.log_version()
 
     assert [line.split()[0] for line in logged] == ["INFO", "WARNING"][: 1 + warned]
+
+
+# What a session finds
+
+
+def test_a_row_is_found_among_those_that_a_statement_chooses(database: Database) -> None:
+    with ending(database.write()) as session:
+        room = add_room(session)
+        mine, others = select(Room).where(Room.name == "Hall"), select(Room).where(Room.name == "Attic")
+
+        assert session.get_one(Room, room.id) is session.get_one(Room, room.id, among=mine) is room
+        with pytest.raises(NotFound, match=rf"^Room {room.id} was not found\.$"):
+            session.get_one(Room, room.id, among=others)
+        with pytest.raises(NotFound, match=r"^Room key 7 was not found\.$") as missing:
+            session.get_one(RoomKey, 7)
+        assert missing.value.code == "ROOM_KEY_NOT_FOUND"
+
+
+def test_a_row_without_an_id_is_found_by_its_key(database: Database) -> None:
+    with ending(database.write()) as session:
+        FailedSignIn.count(session, "ada@example.com", 5, timedelta(hours=1))
+
+        assert session.get_one(FailedSignIn, digest("ada@example.com")).failures == 1
+
+
+# What SQLAlchemy does not document: that it asks the dialect for savepoints
+
+
+def test_a_savepoint_is_not_begun_in_a_transaction_that_sqlite_ended(database: Database) -> None:
+    with database.write() as session:
+        connection = session.connection()
+        connection.exec_driver_sql("ROLLBACK")
+        with pytest.raises(DatabaseUnavailable):
+            connection.begin_nested()
+
+
+def test_a_savepoint_is_not_released_in_a_transaction_that_sqlite_ended(database: Database) -> None:
+    with database.write() as session:
+        savepoint = session.connection().begin_nested()
+        session.connection().exec_driver_sql("ROLLBACK")
+        with pytest.raises(DatabaseUnavailable):
+            savepoint.commit()
+
+
+def test_a_savepoint_is_rolled_back_without_a_fault_of_its_own(database: Database) -> None:
+    with database.write() as session:
+        savepoint = session.connection().begin_nested()
+        session.connection().exec_driver_sql("ROLLBACK")
+        savepoint.rollback()
+
+
+def test_a_worker_of_uvicorn_knows_that_it_is_one() -> None:
+    started_as_by_uvicorn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=started_as_by_uvicorn) as workers:
+        assert workers.submit(eval, "__import__('kit.sqlite').sqlite.IS_WORKER").result()
+    assert not sqlite.IS_WORKER
+    assert isinstance(get_subprocess(Config("app:app"), print, []), BaseProcess)

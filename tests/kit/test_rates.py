@@ -1,46 +1,39 @@
-"""The gates: how often an address may come, whose word is taken for an address, and how many may wait."""
+"""How often an address may come, and whose word is taken for an address."""
 
 import asyncio
 import socket
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from itertools import islice
 from pathlib import Path
-from threading import Event
 from time import monotonic, sleep
 from typing import Any
 
-import passwords
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import AsyncClient, Client, Limits, Response
 from limits import parse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import create_app
-from kit import middleware
+from kit import rates
 from kit.app import App
-from kit.auth import CORES, MAX_WAITING
 from kit.rates import ForgetfulMemory, MemoryCount, RedisCount
-from kit.routing import Router
-from kit.settings import load_settings
 from settings import Settings
-from tests.conftest import API, Person
+from tests.conftest import MakeApp
+from tests.kit.answers import SITE
+from tests.people import API
 from tests.postgres import package
-from tests.server import Program, free_port, serving, until
+from tests.server import Program, free_port, serving
 
-SITE = "https://shop.example.com"
 SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once
 
 
 @pytest.fixture
-def start(settings: Settings) -> Generator[Callable[..., TestClient]]:
+def start(settings: Settings, make_app: MakeApp) -> Generator[Callable[..., TestClient]]:
     """Starts an app with settings of one's own, behind a proxy that it trusts; `come` says for whom that speaks."""
     with ExitStack() as stack:
 
         def start(**changes: Any) -> TestClient:
-            app: Any = create_app(settings.model_copy(update=changes))  # Any: uvicorn has types of its own for ASGI
+            app: Any = make_app(settings.model_copy(update=changes))  # Any: uvicorn has types of its own for ASGI
             proxied: Any = ProxyHeadersMiddleware(app, "testclient")
             return stack.enter_context(TestClient(proxied, raise_server_exceptions=False))
 
@@ -153,11 +146,11 @@ def test_every_route_below_auth_counts_and_no_other(start: Callable[..., TestCli
     assert refused == {path for path, _ in operations if path.startswith(f"{API}/auth/")}
 
 
-@pytest.mark.parametrize("path", [SIGN_INS, f"{API}/items", "/ready", "/nothing", "/docs", f"{API}/openapi.json"])
+@pytest.mark.parametrize("path", [SIGN_INS, f"{API}/rooms", "/ready", "/nothing", "/docs", f"{API}/openapi.json"])
 def test_a_rate_for_everything_is_a_setting(path: str, start: Callable[..., TestClient]) -> None:
     client = start(rate_limit="2/minute")
     come(client, path="/nothing")
-    come(client, path=f"{API}/items")
+    come(client, path=f"{API}/rooms")
 
     assert come(client, path=path).json()["error_code"] == "RATE_LIMITED"
     assert come(client, "192.0.2.2", path).status_code != 429
@@ -168,11 +161,11 @@ def test_health_is_answered_however_often_it_is_asked_for(start: Callable[..., T
 
 
 def test_without_that_setting_only_sign_ins_are_counted(start: Callable[..., TestClient]) -> None:
-    assert set(statuses(start(auth_rate_limit="1/minute"), 70, path=f"{API}/items")) == {401}
+    assert set(statuses(start(auth_rate_limit="1/minute"), 70, path=f"{API}/rooms")) == {401}
 
 
-def test_an_app_below_a_path_of_its_own_counts_too(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
+def test_an_app_below_a_path_of_its_own_counts_too(settings: Settings, make_app: MakeApp) -> None:
+    app = make_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
     with TestClient(app, root_path="/shop") as client:
         assert statuses(client, 2, path=f"/shop{SIGN_INS}") == [401, 429]
 
@@ -207,9 +200,11 @@ def test_addresses_that_stay_away_are_forgotten() -> None:
 # Whose word is taken for an address
 
 
-def test_a_client_cannot_choose_its_address(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_cannot_choose_its_address(
+    settings: Settings, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
+    app = make_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
     with serving(app) as client:
         answers = [come(client, f"192.0.2.{number}").status_code for number in range(5)]
 
@@ -218,19 +213,19 @@ def test_a_client_cannot_choose_its_address(settings: Settings, monkeypatch: pyt
 
 @pytest.mark.parametrize("trusted", ["127.0.0.1", "127.0.0.0/8, 10.0.0.1", None])
 def test_a_trusted_proxy_speaks_for_its_clients(
-    trusted: str | None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    trusted: str | None, settings: Settings, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if trusted:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
+    app = make_app(settings.model_copy(update={"auth_rate_limit": "1/minute"}))
     with serving(app) as client:
         answers = [statuses(client, 2, f"192.0.2.{number}") for number in range(3)]
 
     assert answers == [[401, 429]] * 3
 
 
-def test_what_a_client_told_a_trusted_proxy_does_not_count(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
+def test_what_a_client_told_a_trusted_proxy_does_not_count(settings: Settings, make_app: MakeApp) -> None:
+    app = make_app(settings.model_copy(update={"auth_rate_limit": "3/minute"}))
     with serving(app) as client:
         answers = [come(client, f"192.0.2.{number}, 198.51.100.1").status_code for number in range(5)]
 
@@ -276,11 +271,11 @@ def test_without_redis_every_app_counts_for_itself(start: Callable[..., TestClie
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_of_many_at_once_exactly_as_many_pass_as_may(
-    is_shared: bool, settings: Settings, redis: Valkey, monkeypatch: pytest.MonkeyPatch
+    is_shared: bool, settings: Settings, make_app: MakeApp, redis: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "REDIS_SECONDS", 30)  # this is about the count, not about a machine that is busy
+    monkeypatch.setattr(rates, "REDIS_SECONDS", 30)  # this is about the count, not about a machine that is busy
     storage = redis.url if is_shared else "memory://"
-    app = create_app(settings.model_copy(update={"auth_rate_limit": "20/minute", "rate_limit_storage": storage}))
+    app = make_app(settings.model_copy(update={"auth_rate_limit": "20/minute", "rate_limit_storage": storage}))
 
     async def come_together(url: str) -> list[Response]:
         async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=30) as client:
@@ -338,148 +333,4 @@ def test_redis_is_asked_with_few_connections(redis: Valkey) -> None:
         await count.close()
         return len(listed.splitlines())
 
-    assert asyncio.run(ask_together()) <= middleware.REDIS_CONNECTIONS
-
-
-# How many may wait
-
-probes = Router(public=True, prefix="/probes")
-gate = Event()
-
-
-@probes.get("/waits")
-def waits() -> None:
-    gate.wait(20)
-
-
-@pytest.fixture
-def crowded(fresh_app: None, monkeypatch: pytest.MonkeyPatch, app: App) -> Generator[TestClient]:
-    """The app while as many requests are under way as may be."""
-    app.include_router(probes)
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 3)
-    gate.clear()
-    with TestClient(app, raise_server_exceptions=False) as client, ThreadPoolExecutor(3) as threads:
-        # Each tries again where it met the question below, which takes a place, too.
-        waiting = [threads.submit(until, lambda: client.get("/probes/waits").is_success) for _ in range(3)]
-        until(lambda: client.get("/ready").status_code == 503)
-        yield client
-        gate.set()
-        wait(waiting)
-        assert client.get("/ready").status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/ready", "/nothing", SIGN_INS, f"{API}/items", "/probes/waits"])
-def test_who_would_wait_too_long_is_told_so_at_once(path: str, crowded: TestClient) -> None:
-    answer = crowded.get(path)
-
-    assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_BUSY")
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-
-
-def test_health_is_answered_whoever_waits(crowded: TestClient) -> None:
-    assert crowded.get("/health").status_code == 200
-
-
-def test_a_request_that_fails_makes_room_for_the_next(
-    client: TestClient, ada: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
-    failing = [client.post(f"{API}/items", content=b"{").status_code for _ in range(3)]
-    failing += [ada.get("/items/999999").status_code, ada.get("/nothing").status_code]
-
-    assert failing == [401, 401, 401, 404, 404]
-    assert ada.get("/users/me").status_code == 200
-
-
-@pytest.mark.usefixtures("fresh_app")
-def test_a_client_that_goes_away_makes_room_for_the_next(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 1)
-    with serving(app) as client:
-        half = b"POST /api/v1/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-        with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as slow:
-            slow.sendall(half)
-            sleep(0.2)  # or the question below may come first, and take its place
-            until(lambda: client.get("/ready").status_code == 503)
-        until(lambda: client.get("/ready").status_code == 200)
-
-
-@pytest.mark.usefixtures("fresh_app")
-def test_no_more_passwords_wait_to_be_hashed_than_can_be_in_time(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait_for_the_gate(_password: str, _password_hash: str) -> bool:
-        gate.wait(20)
-        return False
-
-    async def sign_in(client: AsyncClient, number: int) -> Response:
-        form = {"username": f"{number}@example.com", "password": "wrong"}
-        return await client.post(f"{API}/auth/token", data=form)
-
-    async def sign_in_together(url: str, many: int) -> list[Response]:
-        async with AsyncClient(base_url=url, limits=Limits(max_connections=None), timeout=60) as client:
-            calls = [asyncio.create_task(sign_in(client, number)) for number in range(many)]
-            refused = [await call for call in islice(asyncio.as_completed(calls), many - CORES - MAX_WAITING)]
-            gate.set()
-            await asyncio.gather(*calls)
-            return refused + [call.result() for call in calls if call.result() not in refused]
-
-    gate.clear()
-    monkeypatch.setattr(passwords, "check_password", wait_for_the_gate)
-    with serving(app) as client:
-        answers = asyncio.run(sign_in_together(str(client.base_url), CORES + MAX_WAITING + 10))
-
-    assert [answer.status_code for answer in answers] == [503] * 10 + [400] * (CORES + MAX_WAITING)
-    assert {answer.json()["error_code"] for answer in answers[:10]} == {"DATABASE_BUSY"}
-    assert {answer.headers["Retry-After"] for answer in answers[:10]} == {"1"}
-
-
-# The settings
-
-RATE = "write it as 60/minute or 1000/hour"
-STORAGE = "use memory:// or redis://host:port/0"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [
-        ("APP_AUTH_RATE_LIMIT", "60", RATE),
-        ("APP_AUTH_RATE_LIMIT", "sixty/minute", RATE),
-        ("APP_AUTH_RATE_LIMIT", "60/fortnight", RATE),
-        ("APP_AUTH_RATE_LIMIT", "0/minute", RATE),
-        ("APP_AUTH_RATE_LIMIT", "-1/minute", RATE),
-        ("APP_AUTH_RATE_LIMIT", "60/minute;1/second", RATE),
-        ("APP_RATE_LIMIT", "hunter2", RATE),
-        ("APP_RATE_LIMIT_STORAGE", "memory", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "memcached://localhost", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://:hunter2@localhost:redis", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://localhost:65536/0", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://localhost/first", STORAGE),
-        ("APP_RATE_LIMIT_STORAGE", "redis://localhost/0?socket_timeout=never", STORAGE),
-    ],
-)
-def test_a_wrong_value_refuses_the_start_with_a_sentence(
-    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as refused:
-        load_settings(Settings)
-
-    assert str(refused.value) == f"{name} is wrong: {sentence}."
-
-
-def test_a_storage_whose_client_is_missing_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_nothing(_name: str) -> None: ...
-
-    monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", "redis://localhost")
-    monkeypatch.setattr("importlib.util.find_spec", find_nothing)
-    with pytest.raises(SystemExit, match="uv sync --extra redis"):
-        load_settings(Settings)
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://localhost", "rediss://ada:p%2Fw@cache.example.com:6380/2", "redis://[::1]:6379"]
-)
-def test_a_right_storage_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_RATE_LIMIT_STORAGE", url)
-
-    assert load_settings(Settings).rate_limit_storage == url
+    assert asyncio.run(ask_together()) <= rates.REDIS_CONNECTIONS

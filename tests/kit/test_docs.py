@@ -9,9 +9,10 @@ from urllib.parse import urljoin
 import pytest
 from fastapi.testclient import TestClient
 
-from app import create_app
 from kit import docs
+from kit.app import App
 from settings import Settings
+from tests.conftest import MakeApp
 
 # Of `swagger-ui-dist` 5.35.0: nobody reads 1.7 MB of script, so they must be exactly what its authors published.
 RELEASED = {
@@ -34,9 +35,9 @@ def policy(client: TestClient, path: str) -> str:
     return policy
 
 
-def statuses(settings: Settings, paths: list[str]) -> set[int]:
-    """What an app with these settings answers."""
-    with TestClient(create_app(settings)) as client:
+def statuses(app: App, paths: list[str]) -> set[int]:
+    """What an app answers."""
+    with TestClient(app) as client:
         return {client.get(path).status_code for path in paths}
 
 
@@ -54,22 +55,22 @@ def files(client: TestClient) -> list[str]:
 # Where it is served
 
 
-def test_the_docs_are_there_in_development(settings: Settings, files: list[str]) -> None:
+def test_the_docs_are_there_in_development(settings: Settings, files: list[str], make_app: MakeApp) -> None:
     assert len(files) == 3
-    assert statuses(settings, PAGES + files) == {200}
+    assert statuses(make_app(settings), PAGES + files) == {200}
 
 
-def test_nothing_of_the_docs_is_there_in_production(production: Settings, files: list[str]) -> None:
-    assert statuses(production, PAGES + files) == {404}
+def test_nothing_of_the_docs_is_there_in_production(production: Settings, files: list[str], make_app: MakeApp) -> None:
+    assert statuses(make_app(production), PAGES + files) == {404}
 
 
 def test_a_setting_brings_the_docs_to_production(
-    settings: Settings, files: list[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, files: list[str], monkeypatch: pytest.MonkeyPatch, make_app: MakeApp
 ) -> None:
     monkeypatch.setenv("APP_DOCS", "true")
     production = Settings(environment="production", database_url=settings.database_url)
 
-    assert statuses(production, PAGES + files) == {200}
+    assert statuses(make_app(production), PAGES + files) == {200}
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/docs/oauth2-redirect", "/redoc", "/docs/swagger-ui.css"])
@@ -88,7 +89,7 @@ def test_all_that_the_page_loads_is_served_here(client: TestClient) -> None:
         "favicon.ico": "image/svg+xml",
         "swagger-ui.css": "text/css; charset=utf-8",
         "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-        "start.js": "text/javascript; charset=utf-8",
+        "docs.js": "text/javascript; charset=utf-8",
         "openapi.json": "application/json",
     }
 
@@ -119,8 +120,8 @@ def test_all_other_answers_have_the_usual_policy(client: TestClient, files: list
     assert {policy(client, path) for path in others} == {USUAL_POLICY}
 
 
-def test_a_404_of_the_docs_has_the_usual_policy(production: Settings) -> None:
-    with TestClient(create_app(production)) as client:
+def test_a_404_of_the_docs_has_the_usual_policy(production: Settings, make_app: MakeApp) -> None:
+    with TestClient(make_app(production)) as client:
         assert policy(client, "/docs") == USUAL_POLICY
 
 
@@ -130,13 +131,13 @@ def test_a_browser_keeps_the_files_but_asks_for_the_page_again(client: TestClien
 
 
 def test_files_that_change_get_new_paths(
-    settings: Settings, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_app: MakeApp
 ) -> None:
     changed = shutil.copytree(docs.SWAGGER_UI, tmp_path / "swagger-ui")
     (changed / "swagger-ui.css").write_text("body { color: black }")
     monkeypatch.setattr(docs, "SWAGGER_UI", changed)
 
-    assert statuses(settings, files) == {404}
+    assert statuses(make_app(settings), files) == {404}
 
 
 @pytest.mark.parametrize("name", RELEASED)

@@ -24,11 +24,10 @@ from cryptography.x509.oid import NameOID
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from app import create_app
 from kit import mail, middleware
-from kit.settings import load_settings
 from settings import Settings
-from tests.conftest import API, PASSWORD
+from tests.conftest import MakeApp
+from tests.people import API, PASSWORD
 from tests.post_office import NAME, SECRET, SENDER, PostOffice, with_mail
 from tests.server import free_port, serving, until
 
@@ -76,12 +75,12 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start(settings: Settings) -> Generator[Callable[..., TestClient]]:
+def start(settings: Settings, make_app: MakeApp) -> Generator[Callable[..., TestClient]]:
     """Starts the app with a mail server; its client waits for the mail, too."""
     with ExitStack() as stack:
 
         def start(url: str) -> TestClient:
-            app = create_app(with_mail(settings, url))
+            app = make_app(with_mail(settings, url))
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield start
@@ -100,7 +99,7 @@ def test_who_registers_is_welcomed(start: Callable[..., TestClient], office: Pos
     [welcome] = office.mails
 
     assert answer.status_code == 201
-    assert (welcome["From"], welcome["To"], welcome["Subject"]) == (SENDER, "ada@example.com", "Welcome to Stockroom")
+    assert (welcome["From"], welcome["To"], welcome["Subject"]) == (SENDER, "ada@example.com", "Welcome to House")
     assert office.recipients == [["ada@example.com"]]
 
 
@@ -309,8 +308,10 @@ def test_a_server_in_trouble_is_in_the_log_and_in_no_answer(
 
 
 @pytest.mark.parametrize("trouble", [refusing, hanging, dying, unknown])
-def test_no_answer_waits_for_a_server_in_trouble(trouble: Callable[[], Any], settings: Settings) -> None:
-    with trouble() as url, serving(create_app(with_mail(settings, url))) as client:
+def test_no_answer_waits_for_a_server_in_trouble(
+    trouble: Callable[[], Any], settings: Settings, make_app: MakeApp
+) -> None:
+    with trouble() as url, serving(make_app(with_mail(settings, url))) as client:
         started = monotonic()
         answers = [register(client, email=f"{number}@example.com") for number in range(6)]
         answers += [client.post(f"{API}/auth/password-reset", json={"email": "0@example.com"}) for _ in range(6)]
@@ -319,9 +320,11 @@ def test_no_answer_waits_for_a_server_in_trouble(trouble: Callable[[], Any], set
     assert monotonic() - started < 6  # one mail to the server that hangs takes three seconds
 
 
-def test_a_mail_to_a_slow_server_comes_after_the_answer(settings: Settings, office: PostOffice) -> None:
+def test_a_mail_to_a_slow_server_comes_after_the_answer(
+    settings: Settings, make_app: MakeApp, office: PostOffice
+) -> None:
     office.seconds = 0.5
-    with serving(create_app(with_mail(settings, office.url))) as client:
+    with serving(make_app(with_mail(settings, office.url))) as client:
         answer = register(client)
 
         assert (answer.status_code, office.mails) == (201, [])
@@ -329,11 +332,11 @@ def test_a_mail_to_a_slow_server_comes_after_the_answer(settings: Settings, offi
 
 
 def test_a_mail_that_waits_takes_nobodys_place(
-    settings: Settings, office: PostOffice, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, make_app: MakeApp, office: PostOffice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "MOST_UNDER_WAY", 2)
+    monkeypatch.setattr(middleware, "MAX_IN_FLIGHT", 2)
     office.seconds = 0.5
-    with serving(create_app(with_mail(settings, office.url))) as client:
+    with serving(make_app(with_mail(settings, office.url))) as client:
         answers = [register(client, email=f"{number}@example.com").status_code for number in range(8)]
 
         assert answers == [201] * 8
@@ -343,8 +346,10 @@ def test_a_mail_that_waits_takes_nobodys_place(
 # Without a server
 
 
-def test_without_a_server_a_mail_is_only_logged(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    with TestClient(create_app(settings.model_copy(update={"log_level": "DEBUG"}))) as client:
+def test_without_a_server_a_mail_is_only_logged(
+    settings: Settings, make_app: MakeApp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TestClient(make_app(settings.model_copy(update={"log_level": "DEBUG"}))) as client:
         register(client)
     log = capsys.readouterr().err
 
@@ -352,67 +357,9 @@ def test_without_a_server_a_mail_is_only_logged(settings: Settings, capsys: pyte
 
 
 def test_without_a_server_a_mail_is_logged_for_developers_only(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, make_app: MakeApp, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with TestClient(create_app(settings)) as client:
+    with TestClient(make_app(settings)) as client:
         register(client)
 
     assert "Mail is off" not in capsys.readouterr().err
-
-
-# The settings
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "hunter2",
-        "http://mail.example.com",
-        "smtp://",
-        "smtp://mail.example.com:hunter2",
-        "smtp://mail.example.com:65536",
-        "smtp://mail.example.com:0",
-        "smtp://ada:hunter#2@mail.example.com",
-        "smtp://ada:hunter/2@mail.example.com",
-        "smtp://ada:hunter2@mail.example.com?tls=no",
-        "smtp://ada:hunter2@mail.example.com\n",
-        "smtp://[::1:587",
-    ],
-)
-def test_a_url_that_is_no_mail_server_refuses_the_start(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_SMTP_URL", url)
-    monkeypatch.setenv("APP_MAIL_FROM", SENDER)
-    with pytest.raises(SystemExit) as refused:
-        load_settings(Settings)
-
-    sentence = "use smtp://user:password@host:587, or smtps:// for TLS from the first byte"
-    assert str(refused.value) == f"APP_SMTP_URL is wrong: {sentence}."
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "smtp://localhost",
-        "smtp://127.0.0.1:25/",
-        "smtps://ada%40example.com:p%2Fw@mail.example.com:465",
-        "smtp://[::1]:25",
-    ],
-)
-def test_a_url_that_is_a_mail_server_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_SMTP_URL", url)
-    monkeypatch.setenv("APP_MAIL_FROM", SENDER)
-
-    assert url not in repr(load_settings(Settings))
-
-
-@pytest.mark.parametrize(
-    ("sender", "sentence"), [(None, "it is needed where APP_SMTP_URL is set"), ("stock", "not a valid email address")]
-)
-def test_mail_needs_an_address_that_it_comes_from(
-    sender: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("APP_SMTP_URL", "smtp://localhost")
-    if sender:
-        monkeypatch.setenv("APP_MAIL_FROM", sender)
-    with pytest.raises(SystemExit, match=f"^APP_MAIL_FROM is wrong: .*{sentence}"):
-        load_settings(Settings)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -11,28 +12,31 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, create_engine, inspect
 from sqlmodel import SQLModel
 
-from app import create_app
 from kit import schema
 from kit.db import Database, ending
+from kit.models import now
 from kit.settings import StartRefused
 from kit.sqlite import BUSY_SECONDS, SQLITE
-from models import Item
+from models import User, UserRegister
 from settings import Settings
-from tests.conftest import Person
+from tests.conftest import MakeApp
+from tests.kit.specimen import Booking, BookingNote, Room
+from tests.people import Person
 from tests.postgres import Postgres
-from tests.server import write_lock_held
+from tests.server import ROOT, write_lock_held
 
-ROOT = Path(__file__).parent.parent
 NEWER = "newer than this code"
 FOREIGN = "tables of another program"
+RETIRED = "made before the migrations were written anew"
+IMPORTS = "import sys; from kit import schema; from kit.db import Database; from settings import get_settings"
 
 
 @pytest.fixture
@@ -51,13 +55,6 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Database]
     database = Database(Settings(database_url=url))
     yield database
     database.close()
-
-
-def downgrade(database: Database, revision: str) -> None:
-    config = schema.alembic_config()
-    with database.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
 
 
 def described(connection: Connection) -> dict[str, dict[str, list[str]]]:
@@ -116,13 +113,16 @@ def test_the_migrated_schema_has_every_constraint_of_the_models(
     with empty.engine.connect() as connection:
         found = described(connection)
 
-    assert {"user", "login_session", "failed_sign_in", "item"} <= set(wanted)
+    assert {"user", "login_session", "failed_sign_in", "audit_entry"} <= set(wanted)
     assert found == wanted
 
 
-def test_sqlite_was_given_the_statements_of_the_models(template: Path, tmp_path: Path) -> None:
+def test_sqlite_was_given_the_statements_of_the_models(tmp_path: Path) -> None:
+    database = Database(Settings(database_url=f"sqlite:///{tmp_path}/app.db"))
+    schema.upgrade(database)
+    database.close()
     models = create_engine(f"sqlite:///{tmp_path}/models.db")
-    migrated = create_engine(f"sqlite:///{template}")
+    migrated = create_engine(f"sqlite:///{tmp_path}/app.db")
     with models.begin() as wanted, migrated.connect() as found:
         SQLModel.metadata.create_all(wanted)
         made = {name: lines for name, lines in statements(found).items() if name != "alembic_version"}
@@ -136,7 +136,7 @@ def test_down_to_the_base_and_up_again_makes_the_same_schema(empty: Database) ->
     schema.upgrade(empty)
     with empty.engine.connect() as connection:
         before = described(connection)
-    downgrade(empty, "base")
+    schema.downgrade(empty, "base")
     with empty.engine.connect() as connection:
         between = inspect(connection).get_table_names()
     schema.upgrade(empty)
@@ -150,15 +150,15 @@ def test_down_to_the_base_and_up_again_makes_the_same_schema(empty: Database) ->
 def test_an_upgrade_keeps_what_is_stored(empty: Database) -> None:
     schema.upgrade(empty)
     with ending(empty.write()) as session:
-        session.add(Item(name="Lamp", price_cents=1200))
+        User.create(session, UserRegister(email="ada@example.com", full_name="Ada", password="Correct-horse-1"), "")
     schema.upgrade(empty)
 
     with ending(empty.read()) as session:
-        assert session.get_one(Item, 1).name == "Lamp"
+        assert session.get_one(User, 1).full_name == "Ada"
 
 
 def test_processes_that_start_together_migrate_once(empty: Database) -> None:
-    code = "import schema, settings, db; schema.upgrade(db.Database(settings.load_settings()))"
+    code = f"{IMPORTS}; schema.upgrade(Database(get_settings()))"
     python, variables = [sys.executable, "-c", code], environment(empty.settings.database_url)
     if empty.settings.on_sqlite:
         empty.settings.sqlite_path.unlink()
@@ -169,7 +169,10 @@ def test_processes_that_start_together_migrate_once(empty: Database) -> None:
     ends = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
     schema.require_current(empty)
 
-    assert ends == [("", 0)] * 4
+    assert [code for _, code in ends] == [0] * 4, ends
+    assert {line[line.index("The database") :][:25] for log, _ in ends for line in log.splitlines()} == {
+        "The database was migrated"
+    }
 
 
 def test_a_new_file_and_its_folder_are_made(tmp_path: Path) -> None:
@@ -189,6 +192,11 @@ def made_by_another(path: Path, *script: str) -> None:
 
 def newer(path: Path) -> None:
     made_by_another(path, "UPDATE alembic_version SET version_num = '9999'")
+
+
+def retired(path: Path) -> None:
+    revision = schema.RETIRED.read_text().split()[0]
+    made_by_another(path, f"UPDATE alembic_version SET version_num = '{revision}'")  # noqa: S608 - a name of ours
 
 
 def with_other_tables(path: Path) -> None:
@@ -225,6 +233,7 @@ def cut_inside_the_header(path: Path) -> None:
 
 REFUSED = [
     (newer, NEWER),
+    (retired, RETIRED),
     (with_other_tables, FOREIGN),
     (with_other_migrations, NEWER),
     (with_other_tables_not_yet_migrated, FOREIGN),
@@ -234,6 +243,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=lambda case: getattr(case, "__name__", ""))
 def test_a_file_that_is_not_ours_is_refused_and_left_untouched(
     settings: Settings, tmp_path: Path, change: Callable[[Path], None], sentence: str
@@ -280,6 +290,7 @@ def test_a_postgres_server_that_does_not_answer_refuses_the_start() -> None:
         schema.upgrade(database)
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_an_empty_file_is_a_new_database(settings: Settings) -> None:
     settings.sqlite_path.write_bytes(b"")
     database = Database(settings)
@@ -296,12 +307,14 @@ def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_without_migration_at_start_the_app_lives_but_is_not_ready(tmp_path: Path, exists: bool) -> None:
+def test_without_migration_at_start_the_app_lives_but_is_not_ready(
+    tmp_path: Path, exists: bool, make_app: MakeApp
+) -> None:
     path = tmp_path / "app.db"
     if exists:
         path.touch()
     settings = Settings(database_url=f"sqlite:///{path}", migrate_on_start=False, environment="development")
-    with TestClient(create_app(settings)) as client:
+    with TestClient(make_app(settings)) as client:
         ready, health = client.get("/ready"), client.get("/health")
 
     assert (ready.status_code, ready.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
@@ -317,6 +330,7 @@ def test_an_app_that_finds_its_schema_is_ready(client: TestClient) -> None:
     assert answer.json() == {"status": "ready", "database": "connected"}
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize(
     "statement", [["INSERT INTO alembic_version VALUES ('9999')"], [], ["DROP TABLE alembic_version"]]
 )
@@ -329,8 +343,11 @@ def test_a_schema_that_changed_under_the_app_is_not_ready(
     assert ada.client.get("/health").status_code == 200
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 @pytest.mark.parametrize(
-    ("change", "sentence"), [REFUSED[0], REFUSED[1], REFUSED[4]], ids=lambda case: getattr(case, "__name__", "")
+    ("change", "sentence"),
+    [REFUSED[0], REFUSED[5]],
+    ids=lambda case: getattr(case, "__name__", ""),
 )
 def test_a_server_on_a_refused_database_ends_with_the_sentence(
     settings: Settings, tmp_path: Path, change: Callable[[Path], None], sentence: str
@@ -351,8 +368,11 @@ def test_a_server_on_a_refused_database_ends_with_the_sentence(
     assert "Traceback" not in ended.stderr
 
 
-def test_the_revisions_are_those_that_alembic_finds() -> None:
-    scripts = ScriptDirectory.from_config(schema.alembic_config())
+def test_the_revisions_are_those_that_alembic_finds(settings: Settings) -> None:
+    database = Database(settings)
+    with database.engine.connect() as connection:
+        scripts = ScriptDirectory.from_config(schema.alembic_config(connection))
+    database.close()
     known, newest = schema.revisions()
 
     assert known == {script.revision for script in scripts.walk_revisions()}
@@ -362,10 +382,7 @@ def test_the_revisions_are_those_that_alembic_finds() -> None:
 def test_a_start_with_nothing_to_migrate_does_without_alembic(settings: Settings) -> None:
     """It would take a tenth of the memory."""
     schema.upgrade(Database(settings))
-    start = (
-        "import sys, schema; from db import Database; from settings import load_settings;"
-        "schema.upgrade(Database(load_settings())); print('alembic' in sys.modules)"
-    )
+    start = f"{IMPORTS}; schema.upgrade(Database(get_settings())); print('alembic' in sys.modules)"
     environment = os.environ | {"APP_DATABASE_URL": settings.database_url}
     found = subprocess.run([sys.executable, "-c", start], cwd=ROOT, env=environment, capture_output=True, check=True)  # noqa: S603 - this very Python
 
@@ -387,3 +404,141 @@ def test_a_start_waits_for_a_migration_longer_than_a_request_would(tmp_path: Pat
 
     assert schema.is_current(database)
     database.close()
+
+
+# What a migration may do
+
+
+@pytest.fixture
+def database(settings: Settings) -> Generator[Database]:
+    """A hall, which Ada has booked, with a note on her booking."""
+    database = Database(settings)
+    with ending(database.write()) as session:
+        body = UserRegister(email="ada@example.com", full_name="Ada", password="Correct-horse-1")
+        ada = User.create(session, body, "")
+        room = Room(name="Hall", seats=10)
+        session.add(room)
+        session.flush()
+        booking = Booking(room_id=room.id, guest_id=ada.id, starts_at=now())
+        session.add(booking)
+        session.flush()
+        session.add(BookingNote(booking_id=booking.id, text="Quiet, please"))
+    yield database
+    database.close()
+
+
+def rebuild(connection: Connection, table: str) -> None:
+    """What a batch migration does on SQLite: it makes the table anew, and drops the old one."""
+    operations = Operations(MigrationContext.configure(connection))
+    with operations.batch_alter_table(table, recreate="always") as batch:
+        batch.alter_column("id", nullable=False)
+
+
+def migrate(database: Database, *statements: str) -> None:
+    with schema.migrating(database) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def amounts(database: Database) -> list[int]:
+    tables = ("room", "booking", "booking_note")
+    with database.engine.connect() as connection:
+        counts = [connection.exec_driver_sql(f"SELECT count(*) FROM {table}") for table in tables]  # noqa: S608
+        return [count.scalar_one() for count in counts]
+
+
+@pytest.mark.sqlite_only("it rebuilds tables")
+def test_a_table_that_is_rebuilt_keeps_what_refers_to_it(database: Database) -> None:
+    with schema.migrating(database) as connection:
+        rebuild(connection, "room")
+        rebuild(connection, "booking")
+
+    assert amounts(database) == [1, 1, 1]
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+@pytest.mark.sqlite_only("PostgreSQL checks its foreign keys itself")
+def test_a_migration_that_leaves_rows_without_what_they_refer_to_is_rolled_back(database: Database) -> None:
+    sentence = (
+        r"^The migration would leave 1 rows without .* rows of booking without their room; nothing was changed\.$"
+    )
+    with pytest.raises(StartRefused, match=sentence):
+        migrate(database, "CREATE TABLE half_done (id INTEGER)", "DELETE FROM room")
+
+    assert amounts(database) == [1, 1, 1]
+    with database.engine.connect() as connection:
+        assert "half_done" not in inspect(connection).get_table_names()
+
+
+def test_a_migration_that_fails_is_rolled_back(database: Database) -> None:
+    with pytest.raises(StartRefused, match=r"^The database cannot be migrated: .*\.$"):
+        migrate(database, "CREATE TABLE half_done (id INTEGER)", "SELECT nothing FROM nowhere")
+
+    with database.engine.connect() as connection:
+        assert "half_done" not in inspect(connection).get_table_names()
+
+
+def alembic(database: Database, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Alembic's own command line."""
+    return subprocess.run(  # noqa: S603 - words from here
+        [sys.executable, "-m", "alembic", *words],
+        cwd=ROOT,
+        env=os.environ | {"APP_DATABASE_URL": database.settings.database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_alembics_own_command_line_migrates_in_the_same_way(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    path.touch()
+    database = Database(Settings(database_url=f"sqlite:///{path}"))
+    assert alembic(database, "upgrade", "head").returncode == 0
+    assert schema.is_current(database)
+    database.close()
+    made_by_another(path, "INSERT INTO login_session SELECT 1, 9, 'f', 's', '', '', '', '', ''")
+    refused = alembic(database, "upgrade", "head")
+
+    assert refused.returncode == 1
+    assert "rows of login_session without their user; nothing was changed." in refused.stderr
+
+
+def test_a_downgrade_to_nowhere_is_refused_with_a_sentence(database: Database) -> None:
+    with pytest.raises(StartRefused, match=r"^The schema cannot be taken back: .*nowhere.*\.$"):
+        schema.downgrade(database, "nowhere")
+
+    assert schema.is_current(database)
+
+
+@pytest.fixture
+def copied_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """A folder with the migrations, to which a test may add."""
+    folder = tmp_path / "copy"
+    shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    monkeypatch.setattr(schema, "HERE", folder)
+    schema.revisions.cache_clear()
+    yield folder / "migrations" / "versions"
+    schema.revisions.cache_clear()
+
+
+def test_a_revision_is_what_the_models_have_and_the_database_has_not(empty: Database, copied_migrations: Path) -> None:
+    schema.upgrade(empty)
+    with empty.engine.begin() as connection:
+        connection.exec_driver_sql("DROP INDEX ix_login_session_expires_at")
+    path = schema.new_revision(empty, "find what expires")
+    schema.revisions.cache_clear()
+
+    assert path.parent == copied_migrations
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_find_what_expires\.py", path.name)
+    assert path.read_text().count("create_index") == 1
+    assert "ix_login_session_expires_at" in path.read_text()
+    assert not schema.is_current(empty)
+    schema.upgrade(empty)
+    with empty.engine.connect() as connection:
+        indexes = {index["name"] for index in inspect(connection).get_indexes("login_session")}
+    assert "ix_login_session_expires_at" in indexes
+    assert schema.is_current(empty)
