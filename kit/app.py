@@ -5,36 +5,30 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from types import FrameType, ModuleType
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm.exc import StaleDataError
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 from uvicorn import Server
 
-from kit import errors, openapi, schema
+from kit import openapi, schema
 from kit.auth import HashingSlots
 from kit.db import Database
 from kit.docs import add_docs
-from kit.errors import Credentials
+from kit.errors import HANDLERS, Credentials
 from kit.logs import configure_logging
 from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
-from kit.problems import Problem
 from kit.rates import RateLimit
 from kit.routing import Router
 from kit.settings import KitSettings, resolve_secret_key
-from kit.sqlite import SQLITE
 
 if sys.platform == "linux":
     import resource
@@ -77,18 +71,7 @@ class App(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
             max_body_size=settings.max_body_bytes,
-            exception_handlers={
-                Problem: errors.on_problem,
-                HTTPException: errors.on_http_exception,
-                RequestValidationError: errors.on_validation_error,
-                NoResultFound: errors.on_no_result,
-                StaleDataError: errors.on_stale_data,
-                IntegrityError: errors.on_integrity_error,
-                DBAPIError: errors.on_database_error,
-                SQLITE.Error: errors.on_database_error,
-                PoolTimeout: errors.on_database_error,
-                Exception: errors.on_unforeseen,
-            },
+            exception_handlers=HANDLERS,
         )
         add_docs(self)
 
@@ -161,8 +144,6 @@ def ready(request: Request) -> Readiness:
 
 # Start and stop
 
-_tuned: list[bool] = []
-
 
 @asynccontextmanager
 async def lifespan(app: App) -> AsyncGenerator[None]:
@@ -193,11 +174,9 @@ def _start(app: App) -> None:
     database.log_version()
 
 
+@cache
 def _tune_process() -> None:
     """Once in a process: keep garbage collection and threads from holding up the event loop."""
-    if _tuned:
-        return
-    _tuned.append(True)
     gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
     gc.set_threshold(20_000)  # not several times in each request, which leaves little behind
     sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them
