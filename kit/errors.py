@@ -137,14 +137,14 @@ def documented_not_found(*entities: str) -> Responses:
 
 def _documented(status: int, code: str) -> Responses:
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {status: {"description": code, "content": {MEDIA_TYPE: {"schema": schema}}}}
+    return {str(status): {"description": code, "content": {MEDIA_TYPE: {"schema": schema}}}}
 
 
 def merged(*parts: Responses) -> Responses:
     """Document several parts as one; the error codes of one status stand together."""
     documented: Responses = {}
     for part in parts:
-        for status, entry in part.items():
+        for status, entry in ((str(status), entry) for status, entry in part.items()):
             if status in documented and "description" in documented[status] and "description" in entry:
                 codes = dict.fromkeys(f"{documented[status]['description']}, {entry['description']}".split(", "))
                 entry = entry | {"description": ", ".join(codes)}
