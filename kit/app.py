@@ -40,28 +40,24 @@ class App(FastAPI):
     """FastAPI with our middleware around everything, Starlette's own error pages included.
 
     `nouns` are modules with routers; which route answers does not depend on their order. `on_start` is called with the
-    database at every start at which it has this version's schema. Making an app opens nothing; its lifespan does.
+    database at every start at which it has this version's schema; `options` are FastAPI's. Making an app opens nothing;
+    its lifespan does.
     """
 
     def __init__(
         self,
         settings: KitSettings,
         *,
-        title: str,
-        summary: str,
-        version: str,
         api: str,
         nouns: Iterable[ModuleType],
         credentials: Credentials,
         on_start: Sequence[Callable[[Database], None]] = (),
+        **options: Any,
     ) -> None:
         self.settings = settings
         self.credentials = credentials
         self.on_start = on_start
         super().__init__(
-            title=title,
-            summary=summary,
-            version=version,
             lifespan=lifespan,
             # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
             # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
@@ -72,6 +68,7 @@ class App(FastAPI):
             redirect_slashes=False,
             max_body_size=settings.max_body_bytes,
             exception_handlers=HANDLERS,
+            **options,
         )
         add_docs(self)
 

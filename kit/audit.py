@@ -253,7 +253,7 @@ def change_many(session: Session, table: type[Row], changes: Sequence[tuple[Row,
     recorded: list[tuple[int, Changes]] = []
     for row, values in changes:
         old = row.audited_values()
-        derived: dict[str, Any] = {**table.folded_values({name: getattr(row, name) for name in table.audited} | values)}
+        derived: dict[str, Any] = {**table.folded_values(old | values)}
         if isinstance(row, Versioned):
             derived["version"] = row.version + 1
         set_loaded(row, values | derived)

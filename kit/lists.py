@@ -155,11 +155,10 @@ def _cursor(table: type[SQLModel], row_id: int) -> str:
 
 def _read_cursor(cursor: str, table: type[SQLModel]) -> int:
     try:
-        name, _, digits = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
-        row_id = int(digits)
+        row_id = int(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition(":")[2])
     except ValueError:  # broken base64, UTF-8 and numbers alike
-        name, row_id = "", 0
-    if name != table.__name__ or not 0 < row_id <= BIGGEST_ID or _cursor(table, row_id) != cursor:
+        row_id = 0
+    if not 0 < row_id <= BIGGEST_ID or _cursor(table, row_id) != cursor:
         raise Invalid([{"loc": ("query", "cursor"), "msg": "This is no cursor of this list", "type": "cursor"}])
     return row_id
 

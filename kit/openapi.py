@@ -6,22 +6,10 @@ from typing import Any, cast
 
 from starlette.routing import BaseRoute
 
+from kit import problems as faults
 from kit.errors import Credentials, ProblemDetails, Responses, documented_not_found, merged, problems
 from kit.middleware import HEALTH
 from kit.models import BIGGEST_ID
-from kit.problems import (
-    BadRequest,
-    BodyTooLarge,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    HostNotAllowed,
-    IdempotencyKeyReused,
-    InternalError,
-    Invalid,
-    RateLimited,
-    StorageFull,
-    VersionConflict,
-)
 from kit.routing import Caller, Route, callers_of
 
 Document = dict[str, Any]
@@ -57,13 +45,15 @@ def _complete(operation: Document, route: Route, method: str, *, has_rate: bool)
         del own["422"]
     if callers_of(route):
         operation["security"] = [{Caller.scheme_name: []}]
-    kinds = [BadRequest, HostNotAllowed, Invalid, InternalError, DatabaseBusy, DatabaseUnavailable]
+    parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
+    kinds: list[type[faults.Problem]] = [faults.BadRequest, faults.HostNotAllowed, faults.Invalid]
+    kinds += [faults.InternalError, faults.DatabaseBusy, faults.DatabaseUnavailable]
     kinds += [kind for caller in callers_of(route) for kind in caller.problems]
-    kinds += [VersionConflict] if any(part["name"] == "if-match" for part in operation.get("parameters", [])) else []
-    kinds += [BodyTooLarge] if "requestBody" in operation else []
-    kinds += [StorageFull] if method != "GET" else []
-    kinds += [IdempotencyKeyReused] if route.declared.key else []
-    kinds += [RateLimited] if has_rate else []
+    kinds += [faults.VersionConflict] if "if-match" in parameters else []
+    kinds += [faults.BodyTooLarge] if "requestBody" in operation else []
+    kinds += [faults.StorageFull] if method != "GET" else []
+    kinds += [faults.IdempotencyKeyReused] if route.declared.key else []
+    kinds += [faults.RateLimited] if has_rate else []
     implied = merged(problems(*kinds), documented_not_found(*re.findall(r"{(\w+)_id}", route.path)))
     operation["responses"] = dict(sorted(merged(implied, _headers(operation, route, method), own).items()))
 

@@ -111,12 +111,10 @@ class Declaration:
 
     def __init__(self, endpoint: Callable[..., Any]) -> None:
         self.signature = inspect.signature(endpoint, eval_str=True)
-        self.session = ""
+        self.session = self.key = self.request = self.response = ""
         self.writes = False
         self.callers: dict[str, Caller[Any]] = {}
         self.hashed: dict[str, Hashed] = {}
-        self.key = ""
-        self.request = self.response = ""
         for name, parameter in self.signature.parameters.items():
             self._read(name, parameter.annotation)
 
@@ -241,15 +239,15 @@ class Route(APIRoute):
     ) -> Response:
         """Call the endpoint, or answer a repetition of a request that carried an `Idempotency-Key`."""
         key: str | None = values.get(self.declared.key)
-        kept: IdempotencyKey | None = None
-        if key is not None and session is not None:
-            caller: Person = values[next(iter(self.declared.callers))]
-            same = request_hash(request.method, request.url.path, values.values())
-            kept = IdempotencyKey.claim(session, caller.id, key, same)
-            if kept.status:
-                return kept.replay()
+        if key is None or session is None:
+            return self._respond(request, endpoint(**values), values.get(self.declared.response))
+        caller: Person = values[next(iter(self.declared.callers))]
+        same = request_hash(request.method, request.url.path, values.values())
+        kept = IdempotencyKey.claim(session, caller.id, key, same)
+        if kept.status:
+            return kept.replay()
         response = self._respond(request, endpoint(**values), values.get(self.declared.response))
-        if kept is not None and response.status_code < 400:
+        if response.status_code < 400:
             kept.keep(response)
         return response
 

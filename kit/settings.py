@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -123,8 +124,7 @@ LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 class KitSettings(BaseSettings):
     """The settings of the machinery, with their defaults; an app derives its own from it.
 
-    Raises:
-        pydantic.ValidationError: a value is wrong; `load_settings` turns it into a sentence.
+    `load_settings` turns a value that is wrong into a sentence.
     """
 
     model_config = SettingsConfigDict(
@@ -174,11 +174,7 @@ class KitSettings(BaseSettings):
 
 
 def load_settings(kind: type[Settings]) -> Settings:
-    """Read settings of this kind, or stop the process with a sentence for each wrong value.
-
-    Raises:
-        SystemExit: naming each variable that is wrong, without its value.
-    """
+    """Read settings of this kind, or exit with a sentence for each variable that is wrong, without its value."""
     try:
         return kind()
     except ValidationError as error:
@@ -228,8 +224,7 @@ def _make_secret_file(path: Path) -> None:
             file.write(secrets.token_urlsafe(48))
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            os.link(draft, path)
     finally:
         draft.unlink()
