@@ -717,11 +717,8 @@ class Post(Owned, Audited, Versioned, Timestamped, table=True):
         return comment
 
 
-def _comment_count() -> ColumnElement[int]:
-    return select(func.count()).where(col(Comment.post_id) == Post.id).correlate_except(Comment).scalar_subquery()
-
-
-sa_inspect(Post).add_property("comment_count", column_property(_comment_count()))
+comments = select(func.count()).where(col(Comment.post_id) == Post.id).correlate_except(Comment)
+sa_inspect(Post).add_property("comment_count", column_property(comments.scalar_subquery()))
 
 
 # Notifications

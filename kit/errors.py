@@ -16,22 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from kit.problems import (
-    BROKEN_CONSTRAINTS,
-    BadRequest,
-    BodyTooLarge,
-    Conflict,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    InternalError,
-    Invalid,
-    MethodNotAllowed,
-    NotFound,
-    Problem,
-    RouteNotFound,
-    StorageFull,
-    VersionConflict,
-)
+from kit import problems as faults
+from kit.problems import BROKEN_CONSTRAINTS, Problem
 from kit.sqlite import SQLITE
 from kit.strict import UnreadableBody
 
@@ -64,22 +50,22 @@ class ProblemDetails(BaseModel):
 
 # SQLite's primary result codes, https://sqlite.org/rescode.html, and PostgreSQL's SQLSTATEs and their classes,
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; anything else is the app's own fault.
-DATABASE_PROBLEMS: dict[int | str, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
-    5: DatabaseBusy,  # SQLITE_BUSY
-    6: DatabaseBusy,  # SQLITE_LOCKED
-    8: DatabaseUnavailable,  # SQLITE_READONLY
-    10: DatabaseUnavailable,  # SQLITE_IOERR
-    11: DatabaseUnavailable,  # SQLITE_CORRUPT
-    13: StorageFull,  # SQLITE_FULL
-    14: DatabaseUnavailable,  # SQLITE_CANTOPEN
-    15: DatabaseBusy,  # SQLITE_PROTOCOL
-    26: DatabaseUnavailable,  # SQLITE_NOTADB
-    "08": DatabaseUnavailable,  # the connection broke
-    "40": DatabaseBusy,  # serialization failure, deadlock
-    "53": DatabaseBusy,  # insufficient resources, such as connections
-    "53100": StorageFull,  # disk full
-    "55": DatabaseBusy,  # lock not available
-    "57": DatabaseUnavailable,  # admin shutdown, cannot connect now
+DATABASE_PROBLEMS: dict[int | str, type[Problem]] = {
+    5: faults.DatabaseBusy,  # SQLITE_BUSY
+    6: faults.DatabaseBusy,  # SQLITE_LOCKED
+    8: faults.DatabaseUnavailable,  # SQLITE_READONLY
+    10: faults.DatabaseUnavailable,  # SQLITE_IOERR
+    11: faults.DatabaseUnavailable,  # SQLITE_CORRUPT
+    13: faults.StorageFull,  # SQLITE_FULL
+    14: faults.DatabaseUnavailable,  # SQLITE_CANTOPEN
+    15: faults.DatabaseBusy,  # SQLITE_PROTOCOL
+    26: faults.DatabaseUnavailable,  # SQLITE_NOTADB
+    "08": faults.DatabaseUnavailable,  # the connection broke
+    "40": faults.DatabaseBusy,  # serialization failure, deadlock
+    "53": faults.DatabaseBusy,  # insufficient resources, such as connections
+    "53100": faults.StorageFull,  # disk full
+    "55": faults.DatabaseBusy,  # lock not available
+    "57": faults.DatabaseUnavailable,  # admin shutdown, cannot connect now
 }
 
 
@@ -119,10 +105,10 @@ def _is_token_path(request: Request) -> bool:
 
 def problem_for_status(status: int) -> Problem:
     """The problem for an error that a library answered by its status alone."""
-    known: dict[int, type[Problem]] = {404: RouteNotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
+    known: list[type[Problem]] = [faults.RouteNotFound, faults.MethodNotAllowed, faults.BodyTooLarge]
     if status >= 500:
-        return InternalError()
-    return known.get(status, BadRequest)()
+        return faults.InternalError()
+    return next((kind for kind in known if kind.status == status), faults.BadRequest)()
 
 
 def problems(*kinds: type[Problem]) -> Responses:
@@ -165,7 +151,7 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 async def on_unforeseen(request: Request, _error: Exception) -> Response:
     """Answer everything else with a 500 that says nothing about its cause; does no I/O."""
-    return problem_response(request, InternalError())
+    return problem_response(request, faults.InternalError())
 
 
 FORESEEN = (Problem, HTTPException, RequestValidationError, SQLAlchemyError, SQLITE.Error)
@@ -186,11 +172,11 @@ def _problem_of(request: Request, error: Exception) -> Problem | None:
         case NoResultFound():  # a `.one()`; `session.get_one` says by itself which row is missing
             return _missing_row(request)
         case StaleDataError():  # another transaction changed the row first
-            return VersionConflict()
+            return faults.VersionConflict()
         case IntegrityError():
-            return BROKEN_CONSTRAINTS.get(broken_constraint(error), Conflict)()
+            return BROKEN_CONSTRAINTS.get(broken_constraint(error), faults.Conflict)()
         case _:
-            problem = DatabaseBusy() if isinstance(error, PoolTimeout) else database_problem(error)
+            problem = faults.DatabaseBusy() if isinstance(error, PoolTimeout) else database_problem(error)
             if problem is not None:
                 logger.warning("{}: {}", problem.code, error.orig if isinstance(error, DBAPIError) else error)
             return problem
@@ -207,19 +193,19 @@ def _with_allowed_methods(request: Request, problem: Problem) -> Problem:
 
 def _invalid(request: Request, error: RequestValidationError) -> Problem:
     if _is_token_path(request) and all(fault["loc"][0] == "body" for fault in error.errors()):
-        return BadRequest(Invalid(error.errors()).detail)
+        return faults.BadRequest(faults.Invalid(error.errors()).detail)
     if isinstance(error.body, bytes):
         message = "Send JSON, and say so with 'Content-Type: application/json'"
-        return Invalid([{"loc": ("body",), "msg": message, "type": "content_type"}])
-    return Invalid(error.errors())
+        return faults.Invalid([{"loc": ("body",), "msg": message, "type": "content_type"}])
+    return faults.Invalid(error.errors())
 
 
 def _missing_row(request: Request) -> Problem:
     """The row is taken for the one that the path names last."""
     if not request.path_params:
-        return RouteNotFound("What this request names was not found.")
+        return faults.RouteNotFound("What this request names was not found.")
     name, value = list(request.path_params.items())[-1]
-    return NotFound(name.removesuffix("_id"), value)
+    return faults.NotFound(name.removesuffix("_id"), value)
 
 
 def broken_constraint(error: IntegrityError) -> str:

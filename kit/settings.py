@@ -44,10 +44,6 @@ def in_development(values: dict[str, Any]) -> bool:
     return values.get("environment") == "development"
 
 
-def _in_production(values: dict[str, Any]) -> bool:
-    return values.get("environment") == "production"
-
-
 def _json_list(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -143,7 +139,7 @@ class KitSettings(BaseSettings):
     rate_limit: Rate | None = None
     rate_limit_storage: Annotated[str, AfterValidator(_known_storage)] = "memory://"
     log_level: Annotated[LogLevel, BeforeValidator(_upper_case)] = "INFO"
-    log_json: bool = Field(default_factory=_in_production)
+    log_json: bool = Field(default_factory=lambda values: values.get("environment") == "production")
     docs: bool = Field(default_factory=in_development)
     migrate_on_start: bool = True
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
