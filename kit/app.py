@@ -6,39 +6,32 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from types import FrameType, ModuleType
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm.exc import StaleDataError
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 from uvicorn import Server
 
-from kit import errors, openapi, schema
+from kit import openapi, schema
 from kit.auth import HashingSlots
 from kit.cleaning import clean, clean_regularly
 from kit.db import Database
 from kit.docs import add_docs
-from kit.errors import Credentials
+from kit.errors import HANDLERS, Credentials
 from kit.logs import configure_logging
 from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
 from kit.outbox import Outbox
-from kit.problems import Problem
 from kit.rates import RateLimit
 from kit.routing import Router
 from kit.settings import KitSettings, resolve_secret_key
-from kit.sqlite import SQLITE
 
 if sys.platform == "linux":
     import resource
@@ -50,22 +43,20 @@ class App(FastAPI):
     """FastAPI with our middleware around everything, Starlette's own error pages included.
 
     `nouns` are modules with routers; which route answers does not depend on their order. `on_start` is called with the
-    database at every start at which it has this version's schema; `outbox` says what does each kind of its entries.
-    Making an app opens nothing; its lifespan does.
+    database at every start at which it has this version's schema; `outbox` says what does each kind of its entries;
+    `options` are FastAPI's. Making an app opens nothing; its lifespan does.
     """
 
     def __init__(
         self,
         settings: KitSettings,
         *,
-        title: str,
-        summary: str,
-        version: str,
         api: str,
         nouns: Iterable[ModuleType],
         credentials: Credentials,
         on_start: Sequence[Callable[[Database], None]] = (),
         outbox: Mapping[str, Callable[["App", dict[str, Any]], None]] | None = None,
+        **options: Any,
     ) -> None:
         self.settings = settings
         self.credentials = credentials
@@ -74,9 +65,6 @@ class App(FastAPI):
         routers = {id(found): found for noun in nouns for found in vars(noun).values() if isinstance(found, APIRouter)}
         ours = [system, *(router for router in routers.values() if isinstance(router, Router))]
         super().__init__(
-            title=title,
-            summary=summary,
-            version=version,
             lifespan=lifespan,
             # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
             # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
@@ -86,18 +74,8 @@ class App(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
             max_body_size=settings.max_body_bytes,
-            exception_handlers={
-                Problem: errors.on_problem,
-                HTTPException: errors.on_http_exception,
-                RequestValidationError: errors.on_validation_error,
-                NoResultFound: errors.on_no_result,
-                StaleDataError: errors.on_stale_data,
-                IntegrityError: errors.on_integrity_error,
-                DBAPIError: errors.on_database_error,
-                SQLITE.Error: errors.on_database_error,
-                PoolTimeout: errors.on_database_error,
-                Exception: errors.on_unforeseen,
-            },
+            exception_handlers=HANDLERS,
+            **options,
         )
         for router in routers.values():
             if router not in ours:
@@ -172,8 +150,6 @@ def ready(request: Request) -> Readiness:
 
 # Start and stop
 
-_tuned: list[bool] = []
-
 
 @asynccontextmanager
 async def lifespan(app: App) -> AsyncGenerator[None]:
@@ -211,11 +187,9 @@ def _start(app: App) -> None:
     database.log_version()
 
 
+@cache
 def _tune_process() -> None:
     """Once in a process: keep garbage collection and threads from holding up the event loop."""
-    if _tuned:
-        return
-    _tuned.append(True)
     gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
     gc.set_threshold(20_000)  # not several times in each request, which leaves little behind
     sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them

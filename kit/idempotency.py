@@ -48,10 +48,8 @@ class IdempotencyKey(Table, table=True):
     def claim(cls, session: Session, user_id: int, key: str, request_hash: str) -> Self:
         """The row of this key: new and without an answer, or the one with the first answer.
 
-        Of two requests with one key the second waits here until the first is done.
-
-        Raises:
-            IdempotencyKeyReused: the key came with another body, or at another address, before.
+        Of two requests with one key the second waits here until the first is done. `IdempotencyKeyReused` says that
+        the key came with another body or address before.
         """
         values = {"user_id": user_id, "key": key, "request_hash": request_hash, "created_at": now()}
         session.exec(upsert(session, cls).values(values).on_conflict_do_nothing())

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from pydantic import SecretStr
 
 from settings import Settings
-from tests.servers import free_port
+from tests.server import free_port
 
 SENDER = "stock@example.com"
 NAME, SECRET = "stock/room", "p@ss:w#rd"

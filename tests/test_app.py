@@ -13,7 +13,7 @@ from app import create_app
 from kit.settings import StartRefused
 from settings import Settings
 from tests.people import API, PASSWORD, Person
-from tests.servers import ROOT
+from tests.server import ROOT
 
 # The first admin
 

@@ -16,6 +16,7 @@ from kit.sessions import LoginSession
 from models import User
 from tests.databases import on_both_databases
 from tests.people import LAMP, PASSWORD, Person, Row, at_once, fields_refused, order_for, place, refusal, with_key
+from tests.routes import Exceptions
 
 
 @pytest.fixture
@@ -444,3 +445,14 @@ def test_the_audit_is_the_same_on_both_databases(ada: Person, max: Person, lamp:
     ]
     assert [row["changes"]["quantity"] for row in rows if row["entity"] == "item"] == [[10, 6], [6, 10]]
     assert len(audit(ada, f"&entity=item&actor_id={max.id}")) == 1
+
+
+# What the sweeps cannot know
+
+
+FILTERS = ("entity=user", "entity=user&entity_id={user_id}", "actor_id={user_id}", "entity=user&actor_id={user_id}")
+
+SWEEP = Exceptions(
+    plans={f"/audit?{query}": "id" for query in (*FILTERS, "entity=user&entity_id={user_id}&actor_id={user_id}")},
+    lists={"GET /audit": lambda world, number: world.owner.patch("/users/me", {"full_name": f"Owner {number}"})},
+)

@@ -30,9 +30,11 @@ from kit.settings import StartRefused
 from kit.sqlite import SQLITE
 from settings import Settings
 from tests.outbox import Outbox
-from tests.people import API, PASSWORD, Person, at_once, fields_refused, refusal, without_request_id
+from tests.people import API, PASSWORD, Person, at_once, fields_refused, refusal, signed_in, without_request_id
 from tests.post_office import PostOffice, with_mail
-from tests.servers import serving, until
+from tests.routes import Exceptions
+from tests.server import serving, until
+from tests.world import World
 
 KEY = "a key for the tests that nobody else may use"
 TOKEN = f"{API}/auth/token"
@@ -591,9 +593,10 @@ def test_of_many_uses_of_one_refresh_token_at_once_exactly_one_succeeds(client: 
     assert sorted(response.status_code for response in responses) == [200, *[400] * 7]
 
 
+# Reading a file ends the locks that this process has on it, so a test that does needs an app of its own.
 @pytest.mark.sqlite_only("it reads the file")
-def test_the_database_holds_neither_refresh_tokens_nor_passwords(app: App, ada: Person) -> None:
-    stored = b"".join(path.read_bytes() for path in app.settings.sqlite_path.parent.glob("app.db*"))
+def test_the_database_holds_neither_refresh_tokens_nor_passwords(settings: Settings, ada: Person) -> None:
+    stored = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 
     assert ada.email.encode() in stored
     for secret in (ada.refresh_token, *ada.refresh_token.split("."), ada.access_token, PASSWORD):
@@ -1028,8 +1031,8 @@ def test_the_audit_shows_that_the_password_was_changed_and_by_whom(ada: Person, 
 
 
 @pytest.mark.sqlite_only("it reads the file")
-def test_a_token_is_stored_only_as_its_hash(app: App, reset_token: str) -> None:
-    files = b"".join(path.read_bytes() for path in app.settings.sqlite_path.parent.glob("app.db*"))
+def test_a_token_is_stored_only_as_its_hash(app: App, settings: Settings, reset_token: str) -> None:
+    files = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 
     assert [row.token_hash for row in stored(app)] == [digest(reset_token)]
     assert digest(reset_token).encode() in files
@@ -1126,3 +1129,48 @@ def test_of_many_workers_that_start_at_once_one_makes_the_admin(app: App, client
     ada = me(client, token(client, "ada@example.com").json()["access_token"]).json()
 
     assert (ada["id"], ada["role"]) == (1, "admin")
+
+
+# What the sweeps cannot know
+
+
+def _reset(world: World) -> dict[str, str]:
+    """Let the owner's password be set with a token, as if it had been mailed."""
+    token_hash, an_hour = digest("the token of the owner"), timedelta(hours=1)
+    with ending(world.app.state.database.write()) as session:
+        session.add(PasswordReset(token_hash=token_hash, user_id=world.owner.id, expires_at=now() + an_hour))
+    return {"token": "the token of the owner", "new_password": "Correct-horse-2"}
+
+
+def _session(world: World) -> int:
+    return world.people[world.creator].get("/auth/sessions").json()[0]["id"]
+
+
+def _another_session(world: World, _number: int) -> None:
+    signed_in(world.client, world.admin.email)
+
+
+SWEEP = Exceptions(
+    public=frozenset(
+        {"POST /auth/register", "POST /auth/token", "POST /auth/password-reset", "PUT /auth/password-reset"}
+    ),
+    statuses={"DELETE /auth/sessions/{session_id}": {"member": 404, "admin": 404}},
+    bodies={
+        "POST /auth/register": {"password": PASSWORD},
+        "POST /auth/token": {"grant_type": "password", "username": "owner@example.com", "password": PASSWORD},
+        "POST /auth/password-reset": {"email": "owner@example.com"},
+        "PUT /auth/password-reset": _reset,
+    },
+    rows={"session_id": _session},
+    lists={"GET /auth/sessions": _another_session},
+    costs={
+        "POST /auth/register": (2, 3),
+        "POST /auth/token": (2, 7),
+        "POST /auth/password-reset": (2, 4),
+        "PUT /auth/password-reset": (2, 8),
+        "DELETE /auth/sessions": (1, 2),
+    },
+    reasons=frozenset(
+        {"BAD_REQUEST", "INVALID_CREDENTIALS", "body.password value_error", "body.new_password value_error"}
+    ),
+)

@@ -12,6 +12,7 @@ from kit.models import now
 from models import Order
 from tests.databases import counted_statements, on_both_databases
 from tests.people import Person, Row, fields_refused, place
+from tests.routes import Exceptions
 
 
 def dashboard(person: Person) -> Row:
@@ -195,3 +196,8 @@ def test_the_dashboard_is_the_same_on_both_databases(
     assert [order["id"] for order in dashboard(ada)["recent_orders"]] == [3, 1, 2]
     assert (dashboard(ada)["unread_notifications"], dashboard(max)["unread_notifications"]) == (4, 1)
     assert dashboard(max)["stock"]["low_stock"] == [ada.get("/items/1").json()]
+
+
+# What the sweeps cannot know
+
+SWEEP = Exceptions(costs={"GET /dashboard": (1, 5)})

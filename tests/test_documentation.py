@@ -19,7 +19,7 @@ import manage
 from kit.app import App
 from settings import Settings
 from tests import missing
-from tests.servers import ROOT, Program, free_port
+from tests.server import ROOT, Program, free_port
 
 README = (ROOT / "README.md").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()

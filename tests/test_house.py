@@ -7,7 +7,7 @@ from pathlib import Path
 import app
 from kit.routing import Route
 from settings import API
-from tests.servers import ROOT
+from tests.server import ROOT
 
 MODULES = (
     "app models auth settings users items orders posts notifications dashboard audit manage sample".split()  # noqa: SIM905

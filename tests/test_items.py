@@ -23,7 +23,8 @@ from models import Item, ItemCreate, ItemUpdate
 from tests import missing
 from tests.databases import on_both_databases
 from tests.people import API, PASSWORD, Person, Row, at_once, fields_refused, refusal
-from tests.servers import Server
+from tests.routes import Exceptions
+from tests.server import Server
 
 BILLION = 1_000_000_000
 BIGGEST_ID = 2**63 - 1
@@ -991,3 +992,19 @@ def _peak_memory(server: Server) -> int:
     (process_id,) = re.findall(r"Started server process \[(\d+)\]", server.log)
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process_id}/status").read_text())
     return int(kilobytes) * 1024
+
+
+# What the sweeps cannot know
+
+
+SWEEP = Exceptions(
+    bodies={
+        "POST /items": {"quantity": 10, "reorder_level": 2},
+        "PATCH /items/{item_id}": {"quantity": 1},
+        "POST /items/import": {"file": b"name,price_cents"},
+    },
+    lists={"GET /items/export": lambda world, _number: world.make("item_id")},
+    costs={"PATCH /items/{item_id}": (1, 5), "GET /items/export": (4, 3), "POST /items/import": (1, 1)},
+    reasons=frozenset({"body.file csv"}),
+    plans={"/items": "ix_item_name", "/items?low_stock=true": "ix_item_low_stock"},
+)

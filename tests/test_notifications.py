@@ -22,6 +22,8 @@ from tests.people import (
     refusal,
     without_request_id,
 )
+from tests.routes import Exceptions
+from tests.world import World
 
 
 @pytest.fixture
@@ -342,3 +344,24 @@ def test_notifications_are_the_same_on_both_databases(
     assert (kinds(max), kinds(eva)) == (["comment", "order_fulfilled"], [])
     assert zoe.patch("/notifications", {"read": True}).json() == {"updated": 3}
     assert inbox(zoe, "&unread=true") == []
+
+
+# What the sweeps cannot know
+
+
+def _comment_by_another(world: World) -> None:
+    path = f"/posts/{world.id('post_id')}/comments"
+    world.another.post(path, {"content": "Good"}).raise_for_status()
+
+
+def _notification(world: World) -> int:
+    _comment_by_another(world)
+    return world.people[world.creator].get("/notifications").json()["items"][0]["id"]
+
+
+SWEEP = Exceptions(
+    statuses={"PATCH /notifications/{notification_id}": {"member": 404, "admin": 404}},
+    rows={"notification_id": _notification},
+    lists={"GET /notifications": lambda world, _number: _comment_by_another(world)},
+    plans={"/notifications": "id", "/notifications?unread=true": "id"},
+)

@@ -27,6 +27,7 @@ from tests.people import (
     with_key,
     without_request_id,
 )
+from tests.routes import Exceptions
 
 
 @pytest.fixture
@@ -562,3 +563,24 @@ def test_the_life_of_an_order_is_the_same_on_both_databases(
     assert ada.delete(f"/items/{lamp['id']}").json()["error_code"] == "ITEM_HAS_ORDERS"
     with app.state.database.read() as session:
         assert session.exec(select(func.count()).where(col(IdempotencyKey.user_id) == max.id)).one() == 1
+
+
+# What the sweeps cannot know
+
+
+SWEEP = Exceptions(
+    statuses={"GET /orders/{order_id}": {"member": 404}, "PATCH /orders/{order_id}": {"member": 404}},
+    costs={
+        "GET /orders": (1, 4),
+        "GET /orders/{order_id}": (1, 3),
+        "POST /orders": (1, 8),
+        "PATCH /orders/{order_id}": (1, 8),
+    },
+    reasons=frozenset({"body.lines value_error"}),  # an item twice
+    plans={
+        "/orders": "ix_order_created_at",
+        "/orders?status=pending": "ix_order_created_at",
+        "/orders?user_id={user_id}": "ix_order_user_id_created_at",
+    },
+    members_plans={"/orders": "ix_order_user_id_created_at", "/orders?status=pending": "ix_order_user_id_created_at"},
+)

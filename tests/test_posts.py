@@ -13,6 +13,8 @@ from kit.app import App
 from models import Comment, CommentCreate, CommentUpdate, PostCreate, PostUpdate
 from tests.databases import on_both_databases
 from tests.people import API, Person, Row, refusal, without_request_id
+from tests.routes import Exceptions
+from tests.world import World
 
 
 @pytest.fixture
@@ -527,3 +529,30 @@ def test_posts_and_comments_are_the_same_on_both_databases(
     assert ada.delete(f"/users/{max.id}").status_code == 204
     with app.state.database.read() as session:
         assert session.exec(select(func.count(col(Comment.id)))).one() == 0
+
+
+# What the sweeps cannot know
+
+
+def _post_with_comments(world: World) -> int:
+    post_id = world.make("post_id")["id"]
+    for name in (world.creator, "member"):
+        world.people[name].post(f"/posts/{post_id}/comments", {"content": "Good"}).raise_for_status()
+    return post_id
+
+
+SWEEP = Exceptions(
+    statuses={
+        "PATCH /posts/{post_id}": {"member": 403, "admin": 403},
+        "DELETE /posts/{post_id}": {"member": 403},
+        "PATCH /posts/{post_id}/comments/{comment_id}": {"member": 403, "admin": 403},
+        "DELETE /posts/{post_id}/comments/{comment_id}": {"member": 403},
+    },
+    rows={"post_id": _post_with_comments},
+    costs={
+        "POST /posts": (1, 5),
+        "PATCH /posts/{post_id}": (1, 5),
+        "DELETE /posts/{post_id}": (1, 6),
+        "POST /posts/{post_id}/comments": (1, 5),
+    },
+)

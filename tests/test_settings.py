@@ -9,7 +9,7 @@ import pytest
 
 from kit.settings import KitSettings, load_settings
 from settings import Settings
-from tests.servers import ROOT
+from tests.server import ROOT
 
 DEFAULTS = {
     "access_token_minutes": 15,

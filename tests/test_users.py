@@ -12,6 +12,8 @@ from httpx2 import Response
 from kit.app import App
 from tests.databases import on_both_databases
 from tests.people import API, PASSWORD, Person, at_once, fields_refused, refusal, without_request_id
+from tests.routes import Exceptions
+from tests.world import World
 
 NEW_PASSWORD = "Another-horse-2"
 
@@ -545,3 +547,29 @@ def test_accounts_are_the_same_on_both_databases(ada: Person, max: Person, eva: 
     assert refusal(taken) == (409, "EMAIL_TAKEN")
     assert found == [["eva"], ["eva"], ["max"], []]
     assert {answer.status_code for answer in answers} <= {200, 403, 409}
+
+
+# What the sweeps cannot know
+
+
+def _post_of_another(world: World, _number: int) -> None:
+    world.owner.post("/posts", {"title": "News", "content": "Lamps"}).raise_for_status()
+
+
+SWEEP = Exceptions(
+    statuses={"GET /users/{user_id}": {"member": 404}},
+    bodies={
+        "PUT /users/me/password": {"current_password": PASSWORD, "new_password": "Correct-horse-2"},
+        "POST /users": {"password": PASSWORD},
+    },
+    rows={"user_id": lambda world: world.owner.id},
+    lists={"GET /users/{user_id}/posts": _post_of_another},
+    costs={
+        "GET /users/me": (1, 1),
+        "PATCH /users/me": (1, 4),
+        "PUT /users/me/password": (3, 11),
+        "POST /users": (3, 5),
+    },
+    reasons=frozenset({"body.password value_error", "body.new_password value_error", "INVALID_CREDENTIALS"}),
+    plans={"/users": "sqlite_autoindex_user_1", "/users/{user_id}/posts": "id"},
+)

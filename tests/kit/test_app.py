@@ -26,7 +26,7 @@ from settings import Settings
 from tests.conftest import MakeApp
 from tests.missing import require_linux
 from tests.people import API, PASSWORD, Person
-from tests.servers import ROOT
+from tests.server import ROOT
 
 # How it is put together
 

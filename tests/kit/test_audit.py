@@ -18,7 +18,7 @@ from kit.problems import BROKEN_CONSTRAINTS
 from models import User, UserRegister
 from tests.kit.specimen import Booking, BookingNote, Footprint, Room, RoomHasKeys, RoomKey, RoomNameTaken, RoomTooSmall
 from tests.people import API, Person, Row
-from tests.servers import ROOT
+from tests.server import ROOT
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 

@@ -29,7 +29,7 @@ from settings import Settings
 from tests.conftest import MakeApp
 from tests.people import API, PASSWORD
 from tests.post_office import NAME, SECRET, SENDER, PostOffice, with_mail
-from tests.servers import free_port, serving, until
+from tests.server import free_port, serving, until
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from settings import Settings
 from tests.conftest import MakeApp
 from tests.kit.answers import BODY_LIMIT, SITE, every_kind_of_answer
 from tests.people import API, PASSWORD, Person, Row
-from tests.servers import serving, until
+from tests.server import serving, until
 
 SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once
 

@@ -22,7 +22,7 @@ from tests.conftest import MakeApp
 from tests.kit.answers import SITE
 from tests.people import API
 from tests.postgres import package
-from tests.servers import Program, free_port, serving
+from tests.server import Program, free_port, serving
 
 SIGN_INS = f"{API}/auth/sessions"  # below /auth, and answered 401 at once
 

@@ -31,7 +31,7 @@ from tests.conftest import MakeApp
 from tests.kit.specimen import Booking, BookingNote, Room
 from tests.people import Person
 from tests.postgres import Postgres
-from tests.servers import ROOT, write_lock_held
+from tests.server import ROOT, write_lock_held
 
 NEWER = "newer than this code"
 FOREIGN = "tables of another program"

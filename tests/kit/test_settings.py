@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.settings import KitSettings, StartRefused, load_settings, resolve_secret_key
-from tests.servers import ROOT
+from tests.server import ROOT
 
 KEY = "0123456789abcdef0123456789abcdef"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import missing
-from tests.servers import RoughServer, add_items, lines
+from tests.server import RoughServer, add_items, lines
 
 Record = Callable[[str, object], None]
 
@@ -64,8 +64,8 @@ def traced_orders(folder: Path, synchronous: str) -> list[list[str]]:
     return [part.split() for part in parts[:ORDERS]]
 
 
-def test_the_journal_is_synced_before_the_answer_leaves(tmp_path: Path, record_property: Record) -> None:
-    orders = traced_orders(tmp_path, "FULL")
+def test_the_journal_is_synced_before_the_answer_leaves(folder: Path, record_property: Record) -> None:
+    orders = traced_orders(folder, "FULL")
 
     assert len(orders) == ORDERS
     for order in orders:
@@ -74,8 +74,8 @@ def test_the_journal_is_synced_before_the_answer_leaves(tmp_path: Path, record_p
     record_property("answers after a sync of the journal", f"{ORDERS} of {ORDERS}")
 
 
-def test_with_normal_the_answer_does_not_wait_for_the_disk(tmp_path: Path, record_property: Record) -> None:
-    orders = traced_orders(tmp_path, "NORMAL")
+def test_with_normal_the_answer_does_not_wait_for_the_disk(folder: Path, record_property: Record) -> None:
+    orders = traced_orders(folder, "NORMAL")
 
     assert len(orders) == ORDERS
     for order in orders:

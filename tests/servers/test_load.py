@@ -12,7 +12,7 @@ import pytest
 from httpx2 import AsyncClient, Response
 
 from tests.conftest import API, PASSWORD
-from tests.servers import PATIENCE, Server
+from tests.server import PATIENCE, Server
 
 
 @pytest.fixture

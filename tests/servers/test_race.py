@@ -20,7 +20,7 @@ from app import create_app
 from settings import Settings
 from tests.conftest import API, PASSWORD
 from tests.postgres import Postgres
-from tests.servers import PATIENCE, Server
+from tests.server import PATIENCE, Server
 
 CLIENTS = 64
 SETTINGS = {"APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}

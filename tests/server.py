@@ -25,6 +25,9 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 60  # in seconds: generous, for machines that have other things to do, too
 FAULTS = ["database is locked", "QueuePool", "DATABASE_BUSY", "Traceback", "Unhandled"]
 MANY = 1_000_000_000  # more stock than any test can order
+HURRIED = "tests.hurried:app"
+HURRIED_SHUTDOWN_SECONDS = 2
+HURRIED_BUSY_SECONDS = 1
 CALM = {"APP_BCRYPT_ROUNDS": "4", "APP_AUTH_RATE_LIMIT": "100000/minute", "APP_REGISTRATION_OPEN": "true"}
 
 
@@ -146,7 +149,7 @@ class Program:
 
 
 class Server(Program):
-    """`uvicorn app:app` in processes of its own, on the database in `folder`."""
+    """`uvicorn app:app` in processes of its own, on the database in `folder`; another `app` waits less, for example."""
 
     def __init__(
         self,
@@ -154,6 +157,7 @@ class Server(Program):
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
         wrapped_in: Sequence[str] = (),
+        app: str = "app:app",
     ) -> None:
         port = free_port()
         options = ["--port", str(port), "--workers", str(workers)]
@@ -161,7 +165,7 @@ class Server(Program):
         self.url = f"http://127.0.0.1:{port}"
         self.database_path = folder / "app.db"
         super().__init__(
-            [*wrapped_in, sys.executable, "-m", "uvicorn", "app:app", *options],
+            [*wrapped_in, sys.executable, "-m", "uvicorn", app, *options],
             port,
             folder / "log",
             variables=CALM | {"APP_DATABASE_URL": f"sqlite:///{folder}/app.db"} | dict(settings or {}),

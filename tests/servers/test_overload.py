@@ -14,7 +14,7 @@ from httpx2 import Client
 from kit.app import open_many_files
 from kit.middleware import MAX_IN_FLIGHT
 from tests import missing
-from tests.servers import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
+from tests.server import PATIENCE, RoughServer, add_items, answer_on, bearer_of, code, half_sent, lines
 
 Record = Callable[[str, object], None]
 
@@ -62,8 +62,8 @@ def wait_until_full(server: RoughServer, ada: Client) -> float:
     pytest.fail(f"{MAX_IN_FLIGHT} requests under way, and one more was not refused: {server.log[-1000:]}")
 
 
-def test_a_hundred_clients_that_never_finish_do_not_stop_the_others(tmp_path: Path, record_property: Record) -> None:
-    server = RoughServer(tmp_path)
+def test_a_hundred_clients_that_never_finish_do_not_stop_the_others(folder: Path, record_property: Record) -> None:
+    server = RoughServer(folder)
     with server.running(), server.as_ada() as ada, ThreadPoolExecutor(8) as threads:
         order = lines(add_items(ada))
         first, _ = half_sent("POST", "/orders", bearer_of(ada), b'{"lines": []}')
@@ -80,9 +80,9 @@ def test_a_hundred_clients_that_never_finish_do_not_stop_the_others(tmp_path: Pa
 
 
 def test_past_the_bound_a_request_is_refused_at_once_and_the_rest_is_served(
-    tmp_path: Path, record_property: Record
+    folder: Path, record_property: Record
 ) -> None:
-    server = RoughServer(tmp_path, wrapped_in=usual_files())
+    server = RoughServer(folder, wrapped_in=usual_files())
     with server.running(), server.as_ada() as ada, ThreadPoolExecutor(8) as threads:
         order = b'{"lines": [{"item_id": %d, "quantity": 1}]}' % add_items(ada)[0]
         first, rest = half_sent("POST", "/orders", bearer_of(ada), order)
@@ -106,8 +106,8 @@ def test_past_the_bound_a_request_is_refused_at_once_and_the_rest_is_served(
     record_property("the refusal of one more, in ms", refused_in)
 
 
-def test_clients_that_give_up_leave_the_queue(tmp_path: Path, record_property: Record) -> None:
-    server = RoughServer(tmp_path, wrapped_in=usual_files())
+def test_clients_that_give_up_leave_the_queue(folder: Path, record_property: Record) -> None:
+    server = RoughServer(folder, wrapped_in=usual_files())
     with server.running(), server.as_ada() as ada:
         first, _ = half_sent("POST", "/orders", bearer_of(ada), b'{"lines": []}')
         with connections(server, [first] * MAX_IN_FLIGHT):
