@@ -2,7 +2,7 @@
 
 from asyncio import AbstractEventLoop, Future, Task, TimerHandle, get_running_loop
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from kit.problems import Problem
+from kit.problems import DatabaseBusy, Problem
 
 Result = TypeVar("Result")
 
 REPORT_INTERVAL = 0.002  # seconds
+LOOK_INTERVAL = 0.5  # seconds
 MAX_GROUP_SIZE = 16
 MAX_GROUP_SECONDS = 0.05  # until the last job of a group begins
 
@@ -27,6 +28,7 @@ class Job:
     work: Callable[[], Any]
     context: Context
     future: Future[None]
+    is_gone: Callable[[], Awaitable[bool]] | None = None
     result: Any = None
     error: BaseException | None = None
 
@@ -52,6 +54,8 @@ class Executor:
 
     With `group`, jobs that wait together run in groups, each group inside one such context. The outcome of a job is
     reported after its context has ended; if ending it raises, that error is the outcome of every job of the group.
+
+    While jobs wait, those whose caller is gone are dropped twice a second: nobody would hear of what they do.
     """
 
     def __init__(self, width: int, group: Callable[[], AbstractContextManager[None]] | None = None) -> None:
@@ -61,11 +65,13 @@ class Executor:
         self.done: deque[Job] = deque()
         self.workers: set[Task[None]] = set()
         self.timer: TimerHandle | None = None
+        self.looked_at = 0.0
+        self.look: Task[None] | None = None
 
-    async def run(self, work: Callable[[], Result]) -> Result:
+    async def run(self, work: Callable[[], Result], is_gone: Callable[[], Awaitable[bool]] | None = None) -> Result:
         """Do `work` in a thread, in the order of asking; return its result or raise its error. Does no I/O itself."""
         loop = get_running_loop()
-        job = Job(work, copy_context(), loop.create_future())
+        job = Job(work, copy_context(), loop.create_future(), is_gone)
         self.waiting.append(job)
         self._start_workers(loop)
         await job.future
@@ -95,6 +101,15 @@ class Executor:
         # For as long as a worker runs: what it has finished must not wait for what it does now.
         self.timer = loop.call_later(REPORT_INTERVAL, self._report_soon, loop) if self.workers else None
         self._report()
+        if self.waiting and monotonic() > self.looked_at + LOOK_INTERVAL and (self.look is None or self.look.done()):
+            self.looked_at = monotonic()
+            self.look = loop.create_task(self._drop_abandoned())
+
+    async def _drop_abandoned(self) -> None:
+        for job in [*self.waiting]:
+            if job.is_gone is not None and await job.is_gone() and not job.future.done():
+                job.error = DatabaseBusy()
+                job.future.set_result(None)
 
     def _drain(self, loop: AbstractEventLoop) -> None:
         """Run jobs in a worker thread until none waits."""
@@ -108,7 +123,7 @@ class Executor:
         with suppress(IndexError):  # another worker took the last one
             while len(jobs) < (1 if self.group is None else MAX_GROUP_SIZE):
                 job = self.waiting.popleft()
-                if not job.future.cancelled():
+                if not job.future.done():
                     jobs.append(job)
         return jobs
 
@@ -131,5 +146,5 @@ class Executor:
     def _report(self) -> None:
         while self.done:
             job = self.done.popleft()
-            if not job.future.cancelled():
+            if not job.future.done():
                 job.future.set_result(None)
