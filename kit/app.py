@@ -37,6 +37,8 @@ if sys.platform == "linux":
     import resource
 
 GRACEFUL_SHUTDOWN_SECONDS = 15
+KEEP_ALIVE_SECONDS = 75
+UVICORNS_KEEP_ALIVE = 5
 
 
 class App(FastAPI):
@@ -216,6 +218,9 @@ def end_in_time() -> None:
         return
     if server.config.timeout_graceful_shutdown is None:
         server.config.timeout_graceful_shutdown = GRACEFUL_SHUTDOWN_SECONDS
+    if server.config.timeout_keep_alive == UVICORNS_KEEP_ALIVE:
+        # A proxy keeps idle connections for a minute or so; one that is closed under it is a request without an answer.
+        server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
 
     def ask(_number: int, frame: FrameType | None) -> None:
         if not server.should_exit:  # asked twice, it would cut off what it should finish
