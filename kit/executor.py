@@ -3,7 +3,7 @@
 from asyncio import AbstractEventLoop, Future, Task, TimerHandle, get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from time import monotonic
@@ -114,34 +114,36 @@ class Executor:
     def _drain(self, loop: AbstractEventLoop) -> None:
         """Run jobs in a worker thread until none waits."""
         while self.waiting:
-            self._run_group(self._next_group())
+            if self.group is not None and len(self.waiting) > 1:
+                self._run_group(self.group())
+            elif job := self._next():
+                job.run()
+                self.done.append(job)
             if not self.waiting:
                 loop.call_soon_threadsafe(self._report)
 
-    def _next_group(self) -> deque[Job]:
-        jobs: deque[Job] = deque()
-        with suppress(IndexError):  # another worker took the last one
-            while len(jobs) < (1 if self.group is None else MAX_GROUP_SIZE):
-                job = self.waiting.popleft()
-                if not job.future.done():
-                    jobs.append(job)
-        return jobs
-
-    def _run_group(self, jobs: deque[Job]) -> None:
+    def _run_group(self, group: AbstractContextManager[None]) -> None:
         done: list[Job] = []
         try:
-            with self.group() if self.group and len(jobs) > 1 else nullcontext():
-                end = monotonic() + MAX_GROUP_SECONDS
-                while jobs and (not done or monotonic() < end):
-                    done.append(jobs.popleft())
-                    done[-1].run()
+            with group:  # which may take long to begin, and whoever leaves meanwhile is dropped
+                size, end = min(len(self.waiting), MAX_GROUP_SIZE), monotonic() + MAX_GROUP_SECONDS
+                while len(done) < size and (not done or monotonic() < end) and (job := self._next()):
+                    done.append(job)
+                    job.run()
         except BaseException as error:
             if not done:  # the group could not begin
-                done, jobs = [*jobs], deque()
+                done = [job for _ in range(MAX_GROUP_SIZE) if (job := self._next())]
             for job in done:
                 job.undo(error)
-        self.waiting.extendleft(reversed(jobs))
         self.done.extend(done)
+
+    def _next(self) -> Job | None:
+        """The next job for which somebody waits."""
+        with suppress(IndexError):  # another worker took the last one
+            while (job := self.waiting.popleft()).future.done():
+                pass
+            return job
+        return None
 
     def _report(self) -> None:
         while self.done:

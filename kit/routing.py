@@ -215,7 +215,7 @@ class Route(APIRoute):
                 return await run_in_threadpool(self._work_resolved, endpoint, request, values)
             database: Database = request.app.state.database
             executor = database.writers if declared.writes else database.readers
-            return await executor.run(partial(self._work, endpoint, request, values))
+            return await executor.run(partial(self._work, endpoint, request, values), request.is_disconnected)
 
         run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
         return run

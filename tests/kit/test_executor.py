@@ -2,13 +2,18 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from time import monotonic, sleep
 
 import pytest
 from anyio import to_thread
 
+import kit.executor
 from kit.executor import Executor
+from kit.problems import DatabaseBusy
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 
@@ -99,6 +104,57 @@ async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
 
     assert done == ["third"]
     assert second.cancelled()
+
+
+@pytest.mark.parametrize("group", [None, nullcontext])
+async def test_what_waits_for_somebody_who_is_gone_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, group: Callable[[], AbstractContextManager[None]] | None
+) -> None:
+    monkeypatch.setattr(kit.executor, "LOOK_INTERVAL", 0)
+    executor, gate, done = Executor(1, group), threading.Event(), list[str]()
+
+    def is_gone(name: str) -> Callable[[], Awaitable[bool]]:
+        async def is_gone() -> bool:
+            return name == "max"
+
+        return is_gone
+
+    def work(name: str) -> None:
+        done.append(name)
+
+    first = asyncio.create_task(executor.run(gate.wait))
+    names = ["ada", "max", "eva", "max"]
+    others = [asyncio.create_task(executor.run(partial(work, name), is_gone(name))) for name in names]
+    dropped = await asyncio.wait_for(asyncio.gather(others[1], others[3], return_exceptions=True), PATIENCE)
+    gate.set()
+    await asyncio.gather(first, others[0], others[2])
+
+    assert [type(error) for error in dropped] == [DatabaseBusy, DatabaseBusy]
+    assert done == ["ada", "eva"]
+
+
+async def test_whoever_leaves_while_a_group_waits_for_its_lock_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kit.executor, "LOOK_INTERVAL", 0)
+    began, lock, left, done = threading.Event(), threading.Event(), threading.Event(), list[int]()
+
+    @contextmanager
+    def group() -> Generator[None]:
+        began.set()
+        lock.wait(PATIENCE)
+        yield
+
+    async def is_gone() -> bool:
+        return left.is_set()
+
+    executor = Executor(1, group)
+    waiting = [asyncio.create_task(executor.run(partial(done.append, number), is_gone)) for number in range(5)]
+    await to_thread.run_sync(began.wait)
+    left.set()
+    errors = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE)
+    lock.set()
+
+    assert [type(error) for error in errors] == [DatabaseBusy] * 5
+    assert done == []
 
 
 async def test_work_runs_in_the_context_of_whoever_asks() -> None:

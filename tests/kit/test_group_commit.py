@@ -11,7 +11,8 @@ from httpx2 import Response
 from sqlalchemy import event
 from sqlmodel import select
 
-from kit import executor, sqlite
+import kit.executor
+from kit import sqlite
 from kit.app import App
 from kit.db import WriteSession, ending
 from kit.executor import MAX_GROUP_SECONDS, MAX_GROUP_SIZE
@@ -20,6 +21,7 @@ from kit.problems import Forbidden, InvalidCredentials
 from kit.routing import Router
 from kit.sessions import LoginSession
 from tests.kit.specimen import Room
+from tests.server import until
 
 PATIENCE = 30  # seconds
 
@@ -29,7 +31,7 @@ pytestmark = [
 ]
 
 probes = Router(public=True, prefix="/probes")
-held, gate = Event(), Event()
+held, gate, let_go = Event(), Event(), Event()
 
 Together = Callable[..., list[Response]]
 
@@ -95,6 +97,13 @@ def may_only_read(name: str, session: WriteSession) -> int:
     return adds(name, session=session)
 
 
+@probes.post("/waits/{name}", status_code=201)
+def waits(name: str, session: WriteSession) -> int:
+    """Keep the next group busy."""
+    let_go.wait(PATIENCE)
+    return adds(name, session=session)
+
+
 @probes.post("/takes-long/{name}", status_code=201)
 def takes_long(name: str, session: WriteSession) -> int:
     sleep(MAX_GROUP_SECONDS)
@@ -102,8 +111,8 @@ def takes_long(name: str, session: WriteSession) -> int:
 
 
 @pytest.fixture
-def together(app: App, client: TestClient) -> Generator[Together]:
-    """Posts to all of these probes so that they wait for the writer together, and gives their answers."""
+def asked_together(app: App, client: TestClient) -> Generator[Callable[..., list[Future[Response]]]]:
+    """Posts to all of these probes so that they wait for the writer together; their answers are still to come."""
 
     def wait_for(number: int) -> None:
         deadline = monotonic() + PATIENCE
@@ -111,7 +120,7 @@ def together(app: App, client: TestClient) -> Generator[Together]:
             assert monotonic() < deadline
             sleep(0.001)
 
-    def together(*paths: str) -> list[Response]:
+    def asked(*paths: str) -> list[Future[Response]]:
         held.clear()
         gate.clear()
         holder = threads.submit(client.post, "/probes/holds")
@@ -122,10 +131,22 @@ def together(app: App, client: TestClient) -> Generator[Together]:
             wait_for(number)  # so that they stand in this order
         gate.set()
         assert holder.result().status_code == 204
-        return [answer.result() for answer in answers]
+        return answers
 
+    client.get("/health")
+    until(lambda: not app.state.database.writers.workers)  # the outbox has looked what there is to be done
     with ThreadPoolExecutor(2 * MAX_GROUP_SIZE) as threads:
-        yield together
+        yield asked
+
+
+@pytest.fixture
+def together(asked_together: Callable[..., list[Future[Response]]]) -> Together:
+    """The same, for whoever only wants to know the answers."""
+
+    def together(*paths: str) -> list[Response]:
+        return [answer.result() for answer in asked_together(*paths)]
+
+    return together
 
 
 def names(app: App) -> list[str]:
@@ -140,7 +161,7 @@ def statuses(answers: list[Response]) -> list[int]:
 @pytest.fixture
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the number of requests ends a group: on a busy machine a few of them take its time."""
-    monkeypatch.setattr(executor, "MAX_GROUP_SECONDS", 60)
+    monkeypatch.setattr(kit.executor, "MAX_GROUP_SECONDS", 60)
 
 
 @pytest.mark.usefixtures("no_hurry")
@@ -150,10 +171,10 @@ def test_what_waits_together_is_committed_together(app: App, together: Together)
 
     answers = together(*(f"adds/{number:02}" for number in range(MAX_GROUP_SIZE)))
 
+    assert len(commits) == 1
     assert statuses(answers) == [201] * MAX_GROUP_SIZE
     assert [answer.json() for answer in answers] == list(range(1, MAX_GROUP_SIZE + 1))
     assert names(app) == [f"{number:02}" for number in range(MAX_GROUP_SIZE)]
-    assert len(commits) == 1
 
 
 @pytest.mark.usefixtures("no_hurry")
@@ -234,3 +255,17 @@ def test_a_disk_that_is_full_is_said_to_whom_it_meets_and_the_others_are_kept(
 
     assert statuses(answers) == [201, 507, 201]
     assert names(app) == ["a", "b"]
+
+
+def test_a_group_is_told_of_its_commit_at_once_although_the_next_one_runs_long(
+    app: App, asked_together: Callable[..., list[Future[Response]]]
+) -> None:
+    let_go.clear()
+    first = asked_together("adds/a", "takes-long/b", "waits/c", "adds/d")
+    told = [answer.result(PATIENCE / 2).status_code for answer in first[:2]]
+    still_waiting = [not answer.done() for answer in first[2:]]
+    let_go.set()
+
+    assert (told, still_waiting) == ([201, 201], [True, True])
+    assert statuses([answer.result() for answer in first[2:]]) == [201, 201]
+    assert names(app) == ["a", "b", "c", "d"]
