@@ -112,7 +112,7 @@ class UserCreate(RequestBody):
 
     email: Email
     full_name: FullName
-    password: NewPassword = ""  # no password has this hash
+    password: NewPassword = Field(default_factory=str)  # not a default in the documentation: it is too short
     role: Role = "member"
 
 
@@ -747,6 +747,7 @@ class Post(Owned, Audited, Versioned, Timestamped, table=True):
         """The name of the person who wrote it."""
         return self.creator.full_name
 
+    @property
     def shown_beside(self) -> str:
         """What an answer shows beyond the row."""
         return f"{self.comment_count} {self.creator_name}"

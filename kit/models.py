@@ -307,6 +307,7 @@ class Versioned(Entity):
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy calls it with the class
         return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined] - set by the table class
 
+    @property
     def shown_beside(self) -> str:
         """What an answer shows beyond the row, such as a count of others; its entity tag minds that, too."""
         return ""
@@ -314,7 +315,7 @@ class Versioned(Entity):
     @property
     def etag(self) -> str:
         """The entity tag of the whole answer (RFC 9110, 8.8.3): the version, and a checksum of what is beside it."""
-        beside = self.shown_beside()
+        beside = self.shown_beside
         return f'"{self.version}-{crc32(beside.encode()):08x}"' if beside else f'"{self.version}"'
 
     def is_named_by(self, entity_tags: str | None) -> bool:
