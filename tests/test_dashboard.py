@@ -47,7 +47,7 @@ def test_an_empty_company_has_an_empty_dashboard(ada: Person) -> None:
         "profile": ada.get("/users/me").json(),
         "unread_notifications": 0,
         "recent_orders": [],
-        "stock": {"items": 0, "units": 0, "value_cents": 0, "low_stock": []},
+        "stock": {"items": 0, "units": 0, "value_cents": 0, "low_stock_count": 0, "low_stock": []},
     }
     assert {(day["count"], day["total_cents"]) for day in days} == {(0, 0)}
 
@@ -119,7 +119,13 @@ def test_the_stock_is_summed_up(ada: Person, max: Person, lamp: Row) -> None:
     place(max, (lamp, 4))
 
     assert dashboard(max)["stock"] == dashboard(ada)["stock"]
-    assert dashboard(max)["stock"] == {"items": 2, "units": 9, "value_cents": 6 * 1_200 + 3 * 34_900, "low_stock": []}
+    assert dashboard(max)["stock"] == {
+        "items": 2,
+        "units": 9,
+        "value_cents": 6 * 1_200 + 3 * 34_900,
+        "low_stock_count": 0,
+        "low_stock": [],
+    }
 
 
 def test_ten_items_that_are_low_are_shown_by_name(ada: Person, lamp: Row) -> None:

@@ -1,8 +1,10 @@
 """Posts and comments: who may change them, finding them, and lists that have no end."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import pytest
 from httpx2 import Response
@@ -35,6 +37,12 @@ def comment(person: Person, post: Row, content: str = "Good") -> Row:
     return answer.json()
 
 
+def tag_of(post: Row) -> str:
+    """The tag that an answer with this post has: its version, and a checksum of what is not in its own row."""
+    beside = f"{post['comment_count']} {post['creator_name']}"
+    return f'"{post["version"]}-{crc32(beside.encode()):08x}"'
+
+
 def path_of(row: Row) -> str:
     """Where a post or a comment is found."""
     return f"/posts/{row['post_id']}/comments/{row['id']}" if "post_id" in row else f"/posts/{row['id']}"
@@ -53,7 +61,7 @@ def test_a_post_says_who_wrote_it(max: Person) -> None:
     answer = max.post("/posts", {"title": " News ", "content": " The lamps\nare here. "})
     post = answer.json()
 
-    assert (answer.headers["Location"], answer.headers["ETag"]) == (f"{API}/posts/{post['id']}", '"1"')
+    assert (answer.headers["Location"], answer.headers["ETag"]) == (f"{API}/posts/{post['id']}", tag_of(post))
     assert post["created_at"].endswith("Z")
     assert post.pop("created_at") <= post.pop("updated_at")
     assert post == {
@@ -70,20 +78,50 @@ def test_a_post_says_who_wrote_it(max: Person) -> None:
 def test_everybody_reads_a_post(ada: Person, eva: Person, news: Row) -> None:
     answers = [person.get(path_of(news)) for person in (ada, eva)]
 
-    assert [(answer.headers["ETag"], answer.json()) for answer in answers] == [('"1"', news)] * 2
+    assert [(answer.headers["ETag"], answer.json()) for answer in answers] == [(tag_of(news), news)] * 2
 
 
 def test_a_post_that_did_not_change_is_not_sent_again(eva: Person, news: Row) -> None:
-    answer = eva.get(path_of(news), headers={"If-None-Match": '"1"'})
+    answer = eva.get(path_of(news), headers={"If-None-Match": tag_of(news)})
 
     assert (answer.status_code, answer.content) == (304, b"")
+
+
+def test_the_tag_of_a_post_minds_all_that_the_answer_shows(max: Person, eva: Person, news: Row) -> None:
+    def seen(tag: str = "") -> tuple[int, str]:
+        answer = eva.get(path_of(news), headers={"If-None-Match": tag})
+        return answer.status_code, answer.headers["ETag"]
+
+    _, first = seen()
+    said = comment(eva, news)
+    commented = seen(first)
+    max.patch("/users/me", {"full_name": "Maximilian"})
+    renamed = seen(commented[1])
+    eva.delete(path_of(said))
+    max.patch("/users/me", {"full_name": "Max"})
+
+    assert re.fullmatch('"1-[0-9a-f]{8}"', first)
+    assert (commented[0], renamed[0]) == (200, 200)
+    assert len({first, commented[1], renamed[1]}) == 3
+    assert seen(first) == (304, first)
+
+
+def test_a_change_minds_the_version_of_a_post_alone(max: Person, eva: Person, news: Row) -> None:
+    tag = max.get(path_of(news)).headers["ETag"]
+    comment(eva, news)
+    changed = max.patch(path_of(news), {"title": "Old"}, headers={"If-Match": tag})
+    late = max.patch(path_of(news), {"title": "Older"}, headers={"If-Match": tag})
+    wrong = max.patch(path_of(news), {"title": "Older"}, headers={"If-Match": '"2-no"'})
+
+    assert (changed.status_code, changed.headers["ETag"][:3]) == (200, '"2-')
+    assert refusal(late) == refusal(wrong) == (412, "VERSION_CONFLICT")
 
 
 def test_its_creator_changes_a_post(max: Person, news: Row) -> None:
     answer = max.patch(path_of(news), {"title": "Old news"})
     changed = answer.json()
 
-    assert (answer.status_code, answer.headers["ETag"]) == (200, '"2"')
+    assert (answer.status_code, answer.headers["ETag"]) == (200, tag_of(changed))
     assert changed == news | {"title": "Old news", "version": 2, "updated_at": changed["updated_at"]}
     assert changed["updated_at"] > news["updated_at"]
     assert max.get(path_of(news)).json() == changed
@@ -93,7 +131,7 @@ def test_what_changes_nothing_is_no_new_version(max: Person, news: Row) -> None:
     for body in ({}, {"title": "News"}, {"title": "News", "content": "The lamps are here."}):
         answer = max.patch(path_of(news), body)
 
-        assert (answer.status_code, answer.json(), answer.headers["ETag"]) == (200, news, '"1"')
+        assert (answer.status_code, answer.json(), answer.headers["ETag"]) == (200, news, tag_of(news))
     assert max.get(path_of(news)).json() == news
 
 
