@@ -87,13 +87,13 @@ def check_credentials(database: Database, settings: Settings, email: str, passwo
     email, rounds = normalized_email(email), settings.bcrypt_rounds
     with database.read() as session:
         user = session.exec(select(User).where(User.email == email)).one_or_none()
-        account = user.account if user else email
+        account = user.account if user else f"e-mail {email}"  # not an account's name, whatever is typed
         FailedSignIn.refuse_blocked(session, account, settings.login_attempts)
         slowest = max(rounds, int(session.exec(select(func.max(func.substr(User.password_hash, 5, 2)))).one() or 0))
     password_hash = user.password_hash if user else nobodys_hash(slowest)
     right = check_password(password, password_hash)
     take_as_long_as(slowest, password_hash)
-    if not user or not right:
+    if not user or not right or not user.is_active:
         return Proof(account)
     is_of_today = rounds_of(password_hash) == rounds
     return Proof(account, user.id, password_hash, "" if is_of_today else renewed_hash(password, password_hash, rounds))

@@ -247,7 +247,8 @@ class User(Audited, Timestamped, table=True):
 
     def renew_hash(self, session: Session, password_hash: str) -> None:
         """Keep the same password under another hash; that is no change of the account."""
-        session.connection().execute(update(User).where(col(User.id) == self.id).values(password_hash=password_hash))
+        renewed = {"password_hash": password_hash, "updated_at": col(User.updated_at)}
+        session.connection().execute(update(User).where(col(User.id) == self.id).values(renewed))
         set_loaded(self, {"password_hash": password_hash})
 
     def issue_reset(self, session: Session) -> "PasswordResetToken":

@@ -202,40 +202,48 @@ class HashingSlots:
     async def _turn(self, address: str, account: str) -> None:
         turn = get_running_loop().create_future()
         self.waiting.setdefault(address, OrderedDict()).setdefault(account, deque()).append(turn)
-        if sum(len(queue) for accounts in self.waiting.values() for queue in accounts.values()) > MAX_WAITING:
-            busiest = max(self.waiting.values(), key=lambda accounts: sum(map(len, accounts.values())))
-            max(busiest.values(), key=len)[-1].set_exception(DatabaseBusy())
+        if sum(len(turns) for accounts in self.waiting.values() for turns in accounts.values()) > MAX_WAITING:
+            self._refuse_one()
         try:
             await turn
         except BaseException:  # refused, or its client has left
-            if turn.cancelled() or turn.exception():
-                self.waiting[address][account].remove(turn)
-                self._forget_empty(address, account)
-            else:
+            if turn.cancelled():
+                self._forget(turn, address, account)
+            elif turn.exception() is None:
                 self._give_turn()
             raise
+
+    def _refuse_one(self) -> None:
+        """Refuse the last one of the account that has most, at the address that has most."""
+        address = max(self.waiting, key=lambda address: sum(map(len, self.waiting[address].values())))
+        account = max(self.waiting[address], key=lambda account: len(self.waiting[address][account]))
+        turn = self.waiting[address][account][-1]
+        self._forget(turn, address, account)  # at once: the next one may come before this one has heard of it
+        if not turn.done():
+            turn.set_exception(DatabaseBusy())
 
     def _give_turn(self) -> None:
         """Pass a slot on to the next account of the next address, or give it back."""
         places = [(address, account) for address, accounts in self.waiting.items() for account in accounts]
         for address, account in places:
-            accounts = self.waiting[address]
-            turn = next((turn for turn in accounts[account] if not turn.done()), None)
+            turn = next((turn for turn in self.waiting[address][account] if not turn.done()), None)
             if turn is not None:
-                accounts[account].remove(turn)
-                accounts.move_to_end(account)
+                self.waiting[address].move_to_end(account)
                 self.waiting.move_to_end(address)
-                self._forget_empty(address, account)
+                self._forget(turn, address, account)
                 turn.set_result(None)
                 return
         self.running -= 1
 
-    def _forget_empty(self, address: str, account: str) -> None:
-        accounts = self.waiting[address]
-        if not accounts[account]:
-            del accounts[account]
+    def _forget(self, turn: Future[None], address: str, account: str) -> None:
+        accounts = self.waiting.get(address, OrderedDict())
+        turns = accounts.get(account, deque())
+        if turn in turns:
+            turns.remove(turn)
+        if not turns:
+            accounts.pop(account, None)
         if not accounts:
-            del self.waiting[address]
+            self.waiting.pop(address, None)
 
 
 def client_address(scope: Scope) -> str:

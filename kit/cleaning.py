@@ -13,6 +13,7 @@ from kit.db import Database, ending
 from kit.models import Table
 
 INTERVAL = 600.0  # seconds
+LEFT = "Expired rows are left for the next time: {}"
 
 
 async def clean_regularly(database: Database) -> None:
@@ -21,15 +22,17 @@ async def clean_regularly(database: Database) -> None:
         await asyncio.sleep(INTERVAL)
         try:
             await database.writers.run(partial(clean, database))
-        except SQLAlchemyError as error:
-            logger.warning("Expired rows are left for the next time: {}", type(error).__name__)
+        except Exception as error:  # the boundary: whatever goes wrong, it tries again
+            logger.warning(LEFT, type(error).__name__)
 
 
 def clean(database: Database) -> None:
-    """Delete what has expired, each table in a transaction of its own."""
+    """Delete what has expired, each table in a transaction of its own; a busy database is for the next time."""
     tables: list[type[Table]] = [mapper.class_ for mapper in sa_inspect(AuditEntry).registry.mappers]
-    for table in tables:
-        condition = table.expired()
-        if condition is not None:
+    conditions = {table: condition for table in tables if (condition := table.expired()) is not None}
+    try:
+        for table, condition in conditions.items():
             with ending(database.write()) as session:
                 session.connection().execute(delete(table).where(condition))
+    except SQLAlchemyError as error:
+        logger.warning(LEFT, type(error).__name__)

@@ -50,7 +50,6 @@ class Mailer:
         message["From"] = str(self.settings.mail_from)
         message["To"] = to
         message["Date"] = localtime()
-        # The same in every attempt, so that a mail that came twice is shown once.
         message["Message-ID"] = make_msgid(domain=str(self.settings.mail_from).rpartition("@")[2])
         message["Auto-Submitted"] = "auto-generated"  # no answer of somebody who is away, please
         message.set_content(text)

@@ -14,12 +14,10 @@ from typing import Any
 from anyio import to_thread
 from loguru import logger
 from sqlalchemy import JSON, ColumnElement, Index, event
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, Session, col, select
 
 from kit.db import Database, TransactionSession, ending
 from kit.models import Entity, now
-from kit.problems import Problem
 
 Handler = Callable[[dict[str, Any]], None]
 
@@ -113,7 +111,7 @@ class Outbox:
             try:
                 while not self.stopping and await self.do_next():
                     pass
-            except (SQLAlchemyError, Problem) as error:
+            except Exception as error:  # the boundary: whatever goes wrong, it looks again
                 logger.warning("The outbox waits for its database: {}", type(error).__name__)
             with suppress(TimeoutError):  # what other processes wrote, and what is due again, is found then
                 await asyncio.wait_for(self.wake.wait(), POLL_SECONDS)
