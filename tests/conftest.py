@@ -211,9 +211,9 @@ def other_worker(app: App, client: TestClient) -> Generator[TestClient]:
 
 
 @pytest.fixture
-def outbox(app: App, swap: Callable[[str, object], None]) -> Outbox:
+def outbox(app: App, client: TestClient, swap: Callable[[str, object], None]) -> Outbox:
     """The mail that is written while the test runs."""
-    outbox = Outbox(app)
+    outbox = Outbox(app, client)
     swap("mailer", outbox)
     return outbox
 

@@ -3,21 +3,50 @@
 import re
 from email.message import EmailMessage
 
+from fastapi.testclient import TestClient
+from sqlmodel import col, func, select
+
 from kit.app import App
 from kit.mail import Mailer
+from kit.outbox import OutboxEntry
+from tests.server import until
 
 SENDER = "stock@example.com"
+
+
+def waiting(app: App) -> int:
+    """How many entries of the outbox are neither done nor given up."""
+    waiting = select(func.count()).where(col(OutboxEntry.done_at).is_(None), col(OutboxEntry.given_up_at).is_(None))
+    with app.state.database.read() as session:
+        return session.exec(waiting).one()
+
+
+def finish(app: App, client: TestClient) -> None:
+    """Do what is in the outbox, whether or not the app does it by itself."""
+    assert client.portal
+    while client.portal.call(app.state.outbox.do_next):
+        pass
+    until(lambda: waiting(app) == 0)
 
 
 class Outbox(Mailer):
     """The mailer of an app that keeps what it writes; how mail is sent is tested on a real mail server."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, client: TestClient) -> None:
         super().__init__(app.settings.model_copy(update={"mail_from": SENDER}), app.title)
-        self.mails: list[EmailMessage] = []
+        self.app = app
+        self.client = client
+        self.sent: list[EmailMessage] = []
+        finish(app, client)  # what is from before goes to the mailer from before
 
-    async def send(self, template: str, to: str, **values: str) -> None:
-        self.mails.append(self.write(template, to, **values))
+    def send(self, template: str, to: str, **values: str) -> None:
+        self.sent.append(self.write(template, to, **values))
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        """What was mailed, when everything is sent that waits for it."""
+        finish(self.app, self.client)
+        return self.sent
 
     def part(self, kind: str) -> str:
         """The text or the HTML of the last mail."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
+from kit import outbox
 from kit.app import App
 from kit.logs import configure_logging
 from tests.databases import Restorable
@@ -37,7 +39,10 @@ class SharedApp:
         self.company: Company | None = None
 
     def __enter__(self) -> "SharedApp":
-        self.client.__enter__()
+        with pytest.MonkeyPatch.context() as patch:
+            # A test does what is in the outbox at a moment of its own choice, or there would be statements at any time.
+            patch.setattr(outbox, "AT_ONCE", 0)
+            self.client.__enter__()
         [self.log_handler] = logging.root.handlers
         self.engine = self.app.state.database.engine
         self.empty = self.database.save()

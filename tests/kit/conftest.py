@@ -45,7 +45,10 @@ def _add_specimen(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def make_app(request: pytest.FixtureRequest) -> MakeApp:
-    """Makes an app whose nouns are accounts, the audit, the specimen, and the test module itself."""
+    """Makes an app whose nouns are accounts, the audit, the specimen, and the test module itself.
+
+    The module may also say, as `OUTBOX`, what does further kinds of entries of the outbox.
+    """
     module: ModuleType = getattr(request, "module")  # noqa: B009 - pytest does not say its type
     nouns = (auth, users, audit, specimen, module)
 
@@ -58,6 +61,7 @@ def make_app(request: pytest.FixtureRequest) -> MakeApp:
             api=API,
             nouns=nouns,
             credentials=auth.CREDENTIALS,
+            outbox=auth.OUTBOX | getattr(module, "OUTBOX", {}),
         )
 
     return make_app
