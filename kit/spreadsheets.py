@@ -249,7 +249,8 @@ def import_records(
     report, writes = ImportReport(errors=records.errors), not (dry_run or records.errors)
     if writes:
         lock_table(session, str(table.__tablename__))
-    defaults = {name: found.get_default(call_default_factory=True) for name, found in row.model_fields.items()}
+    fields = {name: table.model_fields[name] for name in table.audited} | row.model_fields
+    defaults = {name: found.get_default(call_default_factory=True) for name, found in fields.items()}
     names = ["id", f"{key}_key", *row.model_fields, *(["version"] if issubclass(table, Versioned) else [])]
     columns = [getattr(table, name) for name in names]
     for start in range(0, len(records.values), BATCH):
