@@ -19,7 +19,7 @@ from kit.audit import AuditEntry, actor_of
 from kit.db import Database, ReadSession, WriteSession, ending, read_session, write_session
 from kit.models import now
 from kit.problems import Forbidden
-from kit.routing import Hashed, Route, Router, callers_of
+from kit.routing import Prepared, Route, Router, callers_of
 from kit.sessions import FailedSignIn, LoginSession
 from models import Principal
 from tests.kit.specimen import Room, RoomPublic
@@ -244,13 +244,13 @@ def _of_the_caller(_request: Request, user: Principal) -> Callable[[], str] | No
 
 
 @guarded.put("/hash")
-def keep_hash(secret: Secret, value: Annotated[str, Hashed(_slow)], admin: AdminUser, session: WriteSession) -> str:
+def keep_hash(secret: Secret, value: Annotated[str, Prepared(_slow)], admin: AdminUser, session: WriteSession) -> str:
     return value
 
 
 @guarded.put("/hash-of-the-caller")
 def keep_hash_of_the_caller(
-    value: Annotated[str | None, Hashed(_of_the_caller)], user: CurrentUser, session: WriteSession
+    value: Annotated[str | None, Prepared(_of_the_caller)], user: CurrentUser, session: WriteSession
 ) -> str | None:
     return value
 

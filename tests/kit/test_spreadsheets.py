@@ -2,9 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import process_time
 from typing import Annotated, Any
 
 import anyio
@@ -16,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import MetaData
 from sqlalchemy.orm import registry
 from sqlmodel import Field as Column
-from sqlmodel import Session, SQLModel
+from sqlmodel import SQLModel, col, select
 
+from kit.app import App
 from kit.db import Database, ending
 from kit.models import DISTINCT, Digits, TagList
 from kit.problems import BodyTooLarge, Invalid
@@ -28,12 +31,15 @@ from kit.spreadsheets import (
     MAX_MESSAGES,
     MAX_ROWS,
     Export,
-    Import,
     ImportForm,
     ImportReport,
+    Records,
+    import_records,
     neutral,
     original,
+    read_records,
 )
+from tests.kit.specimen import Room as StoredRoom
 
 HEADER = "name,seats,tags"
 
@@ -61,43 +67,25 @@ class RoomRow(BaseModel):
     tags: Annotated[list[str], Field(max_length=3), DISTINCT] = []
 
 
-class RoomImport(Import[RoomRow]):
-    """An import that notes its batches."""
-
-    row = RoomRow
-    key = "name"
-
-    def __init__(self, session: Session, form: ImportForm, *, dry_run: bool = False) -> None:
-        super().__init__(session, form, dry_run=dry_run)
-        self.batches: list[Sequence[RoomRow]] = []
-        self.wrote: list[bool] = []
-
-    def apply(self, rows: Sequence[RoomRow]) -> None:
-        self.batches.append(rows)
-        self.wrote.append(self.writes)
-        self.count(created=len(rows), updated=0, unchanged=0)
-
-
-def opened(content: str | bytes, *, dry_run: bool = False) -> RoomImport:
+def read(content: str | bytes) -> Records:
     file = content.encode() if isinstance(content, str) else content
-    return RoomImport(Session(), ImportForm(file=UploadFile(io.BytesIO(file), size=len(file))), dry_run=dry_run)
+    return read_records(ImportForm(file=UploadFile(io.BytesIO(file), size=len(file))), RoomRow, "name")
 
 
-def rows_in(content: str | bytes) -> list[tuple[str, int, list[str]]]:
+def rows_in(content: str | bytes) -> list[dict[str, Any]]:
     """The records of a file that has no error."""
-    rooms = opened(content)
-    assert rooms.run().errors == []
-    return [(row.name, row.seats, row.tags) for batch in rooms.batches for row in batch]
+    records = read(content)
+    assert records.errors == []
+    return [dict(zip(records.columns, values, strict=True)) for values in records.values]
 
 
 def errors_in(*lines: str, end: str = "\r\n") -> list[tuple[int, str]]:
-    report = opened(end.join([*lines, ""])).run()
-    return [(error.line, error.message) for error in report.errors]
+    return [(error.line, error.message) for error in read(end.join([*lines, ""])).errors]
 
 
 def why_refused(content: str | bytes) -> str:
     with pytest.raises(Invalid) as refused:
-        opened(content).run()
+        read(content)
     [error] = refused.value.errors
     assert tuple(error["loc"]) == ("body", "file")
     return error["msg"]
@@ -131,6 +119,9 @@ FORMULAS = [
     ("'", "'"),
     ("", ""),
     ("a=1", "a=1"),
+    ("a;=1+1", "a;'=1+1"),  # which is a cell of its own where the delimiter is `;`
+    ("a;-5;@b;'=c", "a;-5;'@b;''=c"),
+    (";\t", ";'\t"),
 ]
 
 
@@ -188,6 +179,7 @@ def test_an_export_is_quoted_where_rfc_4180_says_so(database: Database) -> None:
         "Two\rlines": '"Two\rlines"',
         "Lampe für Zoë 💡": "Lampe für Zoë 💡",
         "a;b": "a;b",
+        "a;=1": "a;'=1",
         "=1+1": "'=1+1",
     }
     add(database, *({"name": name, "tags": ["=a", "-5"]} for name in cells))
@@ -224,55 +216,53 @@ def test_delimiters_byte_order_marks_and_line_ends_are_recognised(subtests: pyte
                 with subtests.test(delimiter=delimiter, mark=mark, end=end):
                     lines = [f"{mark}name{delimiter}seats", f"Hall{delimiter}12", f"Attic{delimiter}9"]
 
-                    assert rows_in(end.join([*lines, ""])) == [("Hall", 12, []), ("Attic", 9, [])]
+                    assert rows_in(end.join([*lines, ""])) == [
+                        {"name": "Hall", "seats": 12},
+                        {"name": "Attic", "seats": 9},
+                    ]
 
 
 def test_the_last_line_needs_no_end() -> None:
-    assert rows_in("name,seats\nHall,1") == [("Hall", 1, [])]
+    assert rows_in("name,seats\nHall,1") == [{"name": "Hall", "seats": 1}]
 
 
 def test_a_semicolon_file_quotes_its_lists() -> None:
-    assert rows_in('name;seats;tags\r\nHall, large;1;"big;new"\r\n') == [("Hall, large", 1, ["big", "new"])]
+    expected = [{"name": "Hall, large", "seats": 1, "tags": ["big", "new"]}]
+
+    assert rows_in('name;seats;tags\r\nHall, large;1;"big;new"\r\n') == expected
 
 
 def test_columns_come_in_any_order_and_cells_are_stripped() -> None:
-    assert rows_in(" tags , name , seats\r\nbig; ;new , Hall ,12\r\n") == [("Hall", 12, ["big", "new"])]
-
-
-def test_a_column_that_is_absent_is_not_given_and_an_empty_list_is() -> None:
-    absent, empty = opened("name,seats\r\nHall,1\r\n"), opened("name,seats,tags\r\nHall,1,\r\n")
-    for rooms in (absent, empty):
-        rooms.run()
-
-    assert [rooms.given(rooms.batches[0][0]) for rooms in (absent, empty)] == [
-        {"name": "Hall", "seats": 1},
-        {"name": "Hall", "seats": 1, "tags": []},
+    assert rows_in(" tags , name , seats\r\nbig; ;new , Hall ,12\r\n") == [
+        {"tags": ["big", "new"], "name": "Hall", "seats": 12}
     ]
 
 
+def test_a_column_that_is_absent_is_not_given_and_an_empty_list_is() -> None:
+    assert rows_in("name,seats\r\nHall,1\r\n") == [{"name": "Hall", "seats": 1}]
+    assert rows_in("name,seats,tags\r\nHall,1,\r\n") == [{"name": "Hall", "seats": 1, "tags": []}]
+
+
 def test_a_file_of_a_header_alone_does_nothing() -> None:
-    assert opened(HEADER).run() == ImportReport()
+    assert (read(HEADER).values, read(HEADER).errors) == ([], [])
 
 
 def test_blank_lines_are_passed_over() -> None:
-    assert rows_in("name,seats\n\nHall,1\n\n\nAttic,2\n\n") == [("Hall", 1, []), ("Attic", 2, [])]
+    assert rows_in("name,seats\n\nHall,1\n\n\nAttic,2\n\n") == [
+        {"name": "Hall", "seats": 1},
+        {"name": "Attic", "seats": 2},
+    ]
 
 
-def test_what_was_neutralised_is_read_as_it_was(subtests: pytest.Subtests) -> None:
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_what_was_neutralised_is_read_as_it_was(delimiter: str, subtests: pytest.Subtests) -> None:
     for text, cell in FORMULAS:
         if text.strip():
             with subtests.test(text):
                 file = io.StringIO()
-                csv.writer(file).writerows([["name", "seats"], [cell, 1]])
+                csv.writer(file, delimiter=delimiter).writerows([["name", "seats"], [cell, 1]])
 
-                assert [name for name, *_ in rows_in(file.getvalue())] == [text.strip()]
-
-
-def test_a_file_is_applied_in_batches() -> None:
-    rooms = opened("name,seats\n" + "".join(f"Room {number},1\n" for number in range(2 * BATCH + 1)))
-
-    assert rooms.run() == ImportReport(created=2 * BATCH + 1)
-    assert [len(batch) for batch in rooms.batches] == [BATCH, BATCH, 1]
+                assert [row["name"] for row in rows_in(file.getvalue())] == [text.strip()]
 
 
 # Import: the file is wrong
@@ -305,14 +295,14 @@ def test_a_wrong_file_is_refused_with_what_to_do(subtests: pytest.Subtests) -> N
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read() -> None:
     with pytest.raises(BodyTooLarge):
-        opened(b"x" * (MAX_BYTES + 1))
+        read(b"x" * (MAX_BYTES + 1))
 
 
 def test_the_upload_stays_open_whatever_becomes_of_it() -> None:
     for content in (b"name,seats\r\nHall,1\r\n", b"", b"\xff"):
         form = ImportForm(file=UploadFile(io.BytesIO(content), size=len(content)))
         with suppress(Invalid):
-            RoomImport(Session(), form).run()
+            read_records(form, RoomRow, "name")
 
         assert not form.file.file.closed
 
@@ -359,44 +349,98 @@ def test_a_record_is_in_the_line_where_it_begins(subtests: pytest.Subtests) -> N
 
 
 def test_only_so_many_errors_are_reported() -> None:
-    report = opened("name,seats\n" + "".join(f"Room {number},0\n" for number in range(MAX_MESSAGES + 1)) + "Hall,1\n")
+    found = read("name,seats\n" + "".join(f"Room {number},0\n" for number in range(MAX_MESSAGES + 1)) + "Hall,1\n")
 
-    assert (report.run().created, len(report.report.errors)) == (1, MAX_MESSAGES)
-
-
-# All or nothing
+    assert (len(found.values), len(found.errors)) == (1, MAX_MESSAGES)
 
 
-class WatchedSession(Session):
-    """A session that says whether it was rolled back."""
+# Import: files that would take long, or much memory
 
-    was_rolled_back = False
-
-    def rollback(self) -> None:
-        self.was_rolled_back = True
-
-
-def test_one_error_takes_back_what_was_written_and_ends_the_writing() -> None:
-    lines = [f"Room {number},1\n" for number in range(2 * BATCH)]
-    lines.insert(BATCH + 1, "Hall,none\n")
-    rooms = opened("name,seats\n" + "".join(lines))
-    rooms.session = session = WatchedSession()
-
-    assert rooms.run().created == 2 * BATCH
-    assert rooms.wrote == [True, False]
-    assert session.was_rolled_back
+HOSTILE: list[tuple[str, bytes, str]] = [
+    ("empty lines", b"name,seats\n" + b"\n" * (MAX_BYTES - 11), "Split the file: it has more than"),
+    (
+        "empty lines of two characters",
+        b"name,seats\r\n" + b"\r\n" * (MAX_BYTES // 2 - 6),
+        "Split the file: it has more than",
+    ),
+    ("one long line", b"name,seats\n" + b"x" * (MAX_BYTES - 11), "This is not CSV: a record has more than"),
+    ("one long record", b'name,seats\n"' + b"x\n" * (MAX_BYTES // 2 - 6), "This is not CSV: field larger than"),
+    ("one record of many cells", b"name,seats\n" + b"," * (MAX_BYTES - 11), "This is not CSV: a record has more"),
+    ("a long header", b"name," * (MAX_BYTES // 5), "The column 'name' stands in the header twice"),
+    ("a header without an end", b"," * MAX_BYTES, "Begin the file with a header of"),
+    ("a header of one cell", b"n" * MAX_BYTES, "The header is not CSV"),
+]
 
 
-def test_without_an_error_nothing_is_taken_back() -> None:
-    rooms = opened("name,seats\nHall,1\n")
-    rooms.session = session = WatchedSession()
-    rooms.run()
+@pytest.mark.parametrize(("content", "message"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_a_hostile_file_is_refused_quickly_and_in_little_memory(content: bytes, message: str) -> None:
+    form = ImportForm(file=UploadFile(io.BytesIO(content), size=len(content)))
+    tracemalloc.start()
+    began = process_time()
+    try:
+        said = [error.message for error in read_records(form, RoomRow, "name").errors]
+    except Invalid as refused:
+        said = [error["msg"] for error in refused.errors]
+    seconds, (_, peak) = process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
-    assert (rooms.wrote, session.was_rolled_back) == ([True], False)
+    assert [text[: len(message)] for text in said] == [message]
+    assert seconds < 5  # with all that watching memory costs
+    assert peak < MAX_BYTES / 2
 
 
-def test_a_dry_run_counts_and_never_writes() -> None:
-    rooms = opened("name,seats\nHall,1\nAttic,0\n", dry_run=True)
-    report = rooms.run()
+# What becomes of the records
 
-    assert (report.created, [error.line for error in report.errors], rooms.wrote) == (1, [3], [False])
+
+Changed = Sequence[tuple[Mapping[str, Any], dict[str, Any]]]
+AfterChange = Callable[[Changed], None]
+
+
+def ignore(_: Changed) -> None:
+    pass
+
+
+def room_report(app: App, content: str, *, dry_run: bool = False, after_change: AfterChange = ignore) -> ImportReport:
+    records = read(content)
+    with ending(app.state.database.write()) as session:
+        return import_records(session, StoredRoom, RoomRow, "name", records, dry_run=dry_run, after_change=after_change)
+
+
+def stored(app: App) -> list[tuple[str, int, list[str], int]]:
+    with app.state.database.read() as session:
+        rooms = session.exec(select(StoredRoom).order_by(col(StoredRoom.id))).all()
+        return [(room.name, room.seats, room.tags, room.version) for room in rooms]
+
+
+def test_rows_are_created_changed_and_left_alone(app: App) -> None:
+    changed: list[tuple[int, int]] = []
+
+    def note(changes: Changed) -> None:
+        changed.extend((old["seats"], new["seats"]) for old, new in changes)
+
+    first = room_report(app, "name,seats,tags\nHall,1,big\nAttic,2,\n", after_change=note)
+    second = room_report(app, "name,seats\nHALL,1\nAttic,3\nCellar,1\n", after_change=note)
+
+    assert first == ImportReport(created=2)
+    assert second == ImportReport(created=1, updated=2)  # a name in another case is a change
+    assert stored(app) == [("HALL", 1, ["big"], 2), ("Attic", 3, [], 2), ("Cellar", 1, [], 1)]
+    assert room_report(app, "name,seats\nHALL,1\n") == ImportReport(unchanged=1)
+    assert changed == [(1, 1), (2, 3)]
+
+
+def test_a_file_goes_in_by_batches(app: App) -> None:
+    file = "name,seats\n" + "".join(f"Room {number},1\n" for number in range(2 * BATCH + 1))
+
+    assert room_report(app, file) == ImportReport(created=2 * BATCH + 1)
+    assert room_report(app, file.replace(",1\n", ",2\n")) == ImportReport(updated=2 * BATCH + 1)
+    assert [room[1:] for room in stored(app)] == [(2, [], 2)] * (2 * BATCH + 1)
+
+
+def test_a_dry_run_and_a_file_with_an_error_count_and_write_nothing(app: App) -> None:
+    room_report(app, "name,seats\nHall,1\n")
+    good, bad = "name,seats\nHall,2\nAttic,1\n", "name,seats\nHall,2\nAttic,1\nCellar,0\n"
+    tried, wrong = room_report(app, good, dry_run=True), room_report(app, bad)
+
+    assert tried == ImportReport(created=1, updated=1)
+    assert (wrong.created, wrong.updated, [error.line for error in wrong.errors]) == (1, 1, [4])
+    assert stored(app) == [("Hall", 1, [], 1)]
