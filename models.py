@@ -9,6 +9,7 @@ to somebody from `Owned`. What happens to a row when another one is deleted stan
 `ondelete="CASCADE"` it goes along, and is in the audit; else the fault that names the key is the answer.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -64,7 +65,15 @@ from settings import API
 # Users
 
 Role = Literal["member", "admin"]
-FullName = Annotated[str, Field(min_length=1, max_length=255, regex=r"^[^\x00-\x1f\x7f\x85\u2028\u2029]*$")]
+
+
+def _one_line(name: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name):  # a mail that begins with it would say what somebody wants
+        raise ValueError("A name is one line of text")
+    return name
+
+
+FullName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_one_line)]
 
 
 class EmailTaken(Conflict):
