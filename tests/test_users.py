@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import bcrypt
@@ -10,8 +11,10 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from kit.app import App
+from kit.models import clock_at, now
 from tests.databases import on_both_databases
-from tests.people import API, PASSWORD, Person, at_once, fields_refused, refusal, without_request_id
+from tests.outbox import Outbox
+from tests.people import API, PASSWORD, Person, Row, at_once, fields_refused, refusal, without_request_id
 from tests.routes import Exceptions
 from tests.world import World
 
@@ -25,6 +28,31 @@ def sign_in_status(client: TestClient, email: str, password: str) -> int:
 def refresh_status(person: Person) -> int:
     form = {"grant_type": "refresh_token", "refresh_token": person.refresh_token}
     return person.client.post(f"{API}/auth/token", data=form).status_code
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[bytes]:
+    """What a function of bcrypt is called with from now on, beside the password."""
+    calls: list[bytes] = []
+    function = getattr(bcrypt, name)
+
+    def note(password: bytes, other: bytes) -> Any:
+        calls.append(other)
+        return function(password, other)
+
+    monkeypatch.setattr(bcrypt, name, note)
+    return calls
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The salts of the passwords that were hashed."""
+    return noted(monkeypatch, "hashpw")
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The hashes that passwords were checked against."""
+    return noted(monkeypatch, "checkpw")
 
 
 def emails(response: Response) -> list[str]:
@@ -88,6 +116,7 @@ PROFILE_FAULTS: list[tuple[str, Any]] = [
     ("full_name", "   "),
     ("full_name", "x" * 256),
     ("full_name", "x\0"),
+    *(("full_name", f"Ada{character}Lovelace") for character in "\n\r\t\x0b\x1b\x7f\x85\u2028\u2029"),
     ("full_name", 5),
     ("full_name", ["x"]),
     ("email", None),
@@ -114,7 +143,7 @@ def test_of_their_own_account_people_cannot_change(max: Person, subtests: pytest
 
 
 def test_a_name_may_have_1_to_255_characters(ada: Person) -> None:
-    for name in ("x", "x" * 255, "Ada 🐴 Lovelace", "阿達"):
+    for name in ("x", "x" * 255, "Ada 🐴 Lovelace", "阿達", "Zoë d'Été-Straße, Dr."):
         assert ada.patch("/users/me", {"full_name": name}).json()["full_name"] == name
 
 
@@ -202,6 +231,16 @@ def test_a_change_of_password_needs_both_and_nothing_else(max: Person) -> None:
         only = {name: value for name, value in right.items() if name != field}
         assert fields_refused(max.put("/users/me/password", only)) == [["body", field]]
     assert fields_refused(max.put("/users/me/password", right | {"email": "x@example.com"})) == [["body", "email"]]
+
+
+def test_no_password_is_checked_for_a_request_that_is_wrong_otherwise(
+    max: Person, hashed: list[bytes], checked: list[bytes]
+) -> None:
+    for current in (PASSWORD, "wrong"):
+        body = {"current_password": current, "new_password": NEW_PASSWORD}
+
+        assert fields_refused(max.put("/users/me/password?x=1", body)) == [["query", "x"]]
+    assert hashed == checked == []
 
 
 # The list
@@ -360,15 +399,7 @@ def test_an_admin_cannot_make_a_second_account_with_an_email(ada: Person, max: P
     assert refusal(ada.post("/users", body)) == (409, "EMAIL_TAKEN")
 
 
-def test_a_member_cannot_make_the_app_hash_passwords(max: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[bytes] = []
-    hash_password = bcrypt.hashpw
-
-    def counted(password: bytes, salt: bytes) -> bytes:
-        hashed.append(salt)
-        return hash_password(password, salt)
-
-    monkeypatch.setattr(bcrypt, "hashpw", counted)
+def test_a_member_cannot_make_the_app_hash_passwords(max: Person, hashed: list[bytes]) -> None:
     body = {"email": "eva@example.com", "full_name": "Eva", "password": PASSWORD}
 
     assert refusal(max.post("/users", body)) == (403, "FORBIDDEN")
@@ -467,6 +498,86 @@ def test_reactivation_does_not_revive_the_sessions_that_deactivation_ended(
     assert max.get("/users/me").status_code == 401
     assert refresh_status(max) == 400
     assert sign_in(max.email).get("/users/me").status_code == 200
+
+
+# A password that somebody else has set, with a token to hand over
+
+
+def issue(admin: Person, user: int) -> Row:
+    answer = admin.post(f"/users/{user}/password-reset")
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def use(client: TestClient, token: str, password: str = NEW_PASSWORD) -> int:
+    return client.put(f"{API}/auth/password-reset", json={"token": token, "new_password": password}).status_code
+
+
+def test_an_account_without_a_password_waits_for_a_token(client: TestClient, ada: Person) -> None:
+    eva = ada.post("/users", {"email": "eva@example.com", "full_name": "Eva"})
+    before = [sign_in_status(client, "eva@example.com", password) for password in ("x", PASSWORD)]
+    token = issue(ada, eva.json()["id"])["token"]
+
+    assert (eva.status_code, eva.json()["role"], before) == (201, "member", [400] * 2)
+    assert use(client, token) == 204
+    assert sign_in_status(client, "eva@example.com", NEW_PASSWORD) == 200
+
+
+def test_an_empty_password_is_none_that_can_be_set(ada: Person) -> None:
+    body = {"email": "eva@example.com", "full_name": "Eva", "password": ""}
+
+    assert fields_refused(ada.post("/users", body)) == [["body", "password"]]
+
+
+def test_an_admin_makes_a_token_that_is_good_for_a_day(ada: Person, max: Person) -> None:
+    answer = ada.post(f"/users/{max.id}/password-reset")
+
+    assert (answer.status_code, set(answer.json())) == (201, {"token", "expires_at"})
+    expires_at = datetime.fromisoformat(answer.json()["expires_at"])
+    assert abs(expires_at - now() - timedelta(days=1)) < timedelta(minutes=1)
+    assert sign_in_status(max.client, max.email, PASSWORD) == 200
+
+
+def test_such_a_token_works_for_a_day_and_once(client: TestClient, ada: Person, max: Person) -> None:
+    token = issue(ada, max.id)["token"]
+    with clock_at(now() + timedelta(hours=25)):
+        late = use(client, token)
+    statuses = [use(client, token), use(client, token, "Correct-horse-3")]
+
+    assert (late, statuses) == (400, [204, 400])
+    assert sign_in_status(client, max.email, NEW_PASSWORD) == 200
+    assert max.get("/users/me").status_code == 401
+
+
+def test_earlier_tokens_end_with_a_new_one_and_those_of_others_do_not(
+    client: TestClient, ada: Person, max: Person, eva: Person, outbox: Outbox
+) -> None:
+    client.post(f"{API}/auth/password-reset", json={"email": max.email})
+    first, evas, [mailed] = issue(ada, max.id)["token"], issue(ada, eva.id)["token"], outbox.tokens
+    last = issue(ada, max.id)["token"]
+
+    assert [use(client, token) for token in (mailed, first, last, evas)] == [400, 400, 204, 204]
+
+
+def test_a_token_is_made_however_many_were_asked_for(client: TestClient, ada: Person, max: Person) -> None:
+    assert len({issue(ada, max.id)["token"] for _ in range(8)}) == 8
+
+
+def test_only_admins_make_tokens(ada: Person, max: Person) -> None:
+    refusals = [refusal(max.post(f"/users/{user}/password-reset")) for user in (ada.id, max.id, 999)]
+
+    assert refusals == [(403, "FORBIDDEN")] * 3
+    assert refusal(ada.post("/users/999/password-reset")) == (404, "USER_NOT_FOUND")
+
+
+def test_the_audit_says_that_there_was_a_token_and_not_which(ada: Person, max: Person) -> None:
+    token = issue(ada, max.id)["token"]
+    answer = ada.get("/audit", params={"entity": "user", "entity_id": max.id})
+
+    entry = answer.json()["items"][0]
+    assert (entry["actor_id"], entry["action"]) == (ada.id, "update")
+    assert entry["changes"] == {"password_reset": [None, None]}
+    assert token not in answer.text
 
 
 # The last admin

@@ -1,18 +1,23 @@
 """Access tokens and passwords: which are accepted, what a hash depends on, and how many are computed at once."""
 
+import asyncio
 import json
+import subprocess
+import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from hmac import digest
-from threading import Lock
+from threading import Event, Lock
 from time import sleep, time
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import bcrypt
 import jwt
 import pytest
-from anyio import CapacityLimiter
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
@@ -20,6 +25,7 @@ from kit import auth
 from kit.auth import (
     Claims,
     GivenPassword,
+    Hashing,
     HashingSlots,
     NewPassword,
     bearer_claims,
@@ -27,10 +33,14 @@ from kit.auth import (
     hash_password,
     nobodys_hash,
     read_access_token,
+    renewed_hash,
+    rounds_of,
     sign_access_token,
+    take_as_long_as,
 )
 from kit.models import clock_at, now
 from kit.problems import DatabaseBusy, NotAuthenticated
+from tests.server import ROOT
 
 KEY = "a key for these tests that nobody else may use"
 LIFETIME = timedelta(minutes=15)
@@ -302,6 +312,50 @@ def test_nobodys_hash_is_the_hash_of_no_password() -> None:
     assert not check_password("Correct-horse-1", nobodys_hash(4))
 
 
+# Hashes with other rounds
+
+
+def rounds_spent(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
+    """How many rounds of bcrypt some work takes."""
+    checked: list[int] = []
+
+    def check(_password: bytes, password_hash: bytes) -> bool:
+        checked.append(2 ** int(password_hash[4:6]))
+        return False
+
+    monkeypatch.setattr(bcrypt, "checkpw", check)
+    work()
+    return sum(checked)
+
+
+@pytest.mark.parametrize(("old", "rounds"), [(4, 4), (4, 5), (4, 12), (11, 12), (12, 4)])
+def test_a_check_and_what_it_lacks_cost_as_much_as_the_slowest(
+    old: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_slowly() -> None:
+        check_password("", nobodys_hash(old))
+        take_as_long_as(rounds, nobodys_hash(old))
+
+    assert rounds_spent(monkeypatch, check_slowly) == 2 ** max(old, rounds)
+
+
+def test_a_renewed_hash_is_one_of_the_same_password() -> None:
+    for old in [hash_password("Correct-horse-1", rounds=4) for _ in range(20)]:
+        renewed = renewed_hash("Correct-horse-1", old, 5)
+
+        assert rounds_of(renewed) == 5
+        assert check_password("Correct-horse-1", renewed)
+        assert not check_password("Correct-horse-2", renewed)
+
+
+def test_two_who_renew_one_hash_make_the_same_one_and_others_another() -> None:
+    one, other = (hash_password("Correct-horse-1", rounds=4) for _ in range(2))
+
+    assert renewed_hash("Correct-horse-1", one, 5) == renewed_hash("Correct-horse-1", one, 5)
+    assert renewed_hash("Correct-horse-1", one, 5)[7:29] != renewed_hash("Correct-horse-1", other, 5)[7:29]
+    assert renewed_hash("Correct-horse-1", one, 5)[7:29] != one[7:29]
+
+
 # How many at once
 
 
@@ -321,31 +375,70 @@ class Watched:
             self.running -= 1
 
 
-def run_together(slots: HashingSlots, work: Watched, times: int) -> list[str]:
-    """How each of so many runs ended."""
+def run_together(slots: HashingSlots, work: Callable[[], Any], comers: Iterable[tuple[str, str]]) -> list[str]:
+    """How each run ended, for an address and an account each."""
     ends: list[str] = []
 
-    async def run_one() -> None:
+    async def run_one(address: str, account: str) -> None:
         try:
-            await slots.run(work)
+            await slots.run(address, Hashing(account, work))
             ends.append("done")
         except DatabaseBusy:
             ends.append("refused")
 
     async def run_all() -> None:
         async with anyio.create_task_group() as tasks:
-            for _ in range(times):
-                tasks.start_soon(run_one)
+            for comer in comers:
+                tasks.start_soon(run_one, *comer)
 
     anyio.run(run_all)
     return sorted(ends)
+
+
+def turns(comers: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """In which order accounts get the only slot, if all came while it was taken; and who was refused."""
+    slots, free, done, refused = HashingSlots(), Event(), list[str](), list[str]()
+
+    async def come(address: str, account: str) -> None:
+        try:
+            await slots.run(address, Hashing(account, partial(done.append, account)))
+        except DatabaseBusy:
+            refused.append(account)
+
+    async def come_all() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(slots.run, "x", Hashing("x", free.wait))
+            await anyio.wait_all_tasks_blocked()
+            for comer in comers:
+                tasks.start_soon(come, *comer)
+            await anyio.wait_all_tasks_blocked()
+            free.set()
+
+    anyio.run(come_all)
+    assert (slots.running, len(slots.waiting)) == (0, 0)
+    return done, refused
+
+
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "CORES", 1)
+    monkeypatch.setattr(auth, "MAX_WAITING", 100)
+
+
+def test_there_are_as_many_cores_as_this_process_may_use() -> None:
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from kit.auth import CORES; print(CORES)"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=ROOT)  # noqa: S603
+
+    assert shown.stdout.strip() == b"1"
 
 
 def test_no_more_hashes_than_cores_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "CORES", 2)
     work = Watched()
 
-    assert run_together(HashingSlots(), work, 8) == ["done"] * 8
+    assert run_together(HashingSlots(), work, [("10.0.0.1", "ada")] * 8) == ["done"] * 8
     assert work.peak == 2
 
 
@@ -354,17 +447,67 @@ def test_when_too_many_wait_the_next_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(auth, "MAX_WAITING", 3)
     slots = HashingSlots()
 
-    assert run_together(slots, Watched(), 8) == ["done"] * 5 + ["refused"] * 3
-    assert run_together(slots, Watched(), 5) == ["done"] * 5
+    assert run_together(slots, Watched(), [("10.0.0.1", "ada")] * 8) == ["done"] * 5 + ["refused"] * 3
+    assert run_together(slots, Watched(), [("10.0.0.1", "ada")] * 5) == ["done"] * 5
+
+
+@pytest.mark.usefixtures("one_core")
+def test_an_account_with_eighty_waiting_keeps_no_other_account_or_address_waiting() -> None:
+    order, refused = turns([("10.0.0.1", "max")] * 80 + [("10.0.0.1", "eva"), ("10.0.0.2", "zoe")])
+
+    assert refused == []
+    assert sorted(order[:3]) == ["eva", "max", "zoe"]
+
+
+@pytest.mark.usefixtures("one_core")
+def test_an_address_with_many_accounts_has_no_more_turns_than_another() -> None:
+    order, _ = turns([("10.0.0.1", f"account {number}") for number in range(50)] + [("10.0.0.2", "zoe")] * 3)
+
+    assert [place for place, account in enumerate(order) if account == "zoe"] == [1, 3, 5]
+
+
+@pytest.mark.usefixtures("one_core")
+def test_a_refusal_meets_the_account_with_most() -> None:
+    others = [("10.0.0.1", "eva"), ("10.0.0.2", "zoe"), ("10.0.0.2", "ada")]
+    order, refused = turns([("10.0.0.1", "max")] * 150 + others)
+
+    assert refused == ["max"] * 53
+    assert [order.count(name) for name in ("max", "eva", "zoe", "ada")] == [97, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("one_core")
+def test_whoever_leaves_gives_the_turn_on() -> None:
+    slots, free, done = HashingSlots(), Event(), list[str]()
+
+    async def come_and_go() -> None:
+        def come(name: str) -> asyncio.Task[None]:
+            return asyncio.create_task(slots.run("10.0.0.1", Hashing(name, partial(done.append, name))))
+
+        async def be_first() -> None:
+            await slots.run("10.0.0.1", Hashing("first", free.wait))
+            late.cancel()  # which has got the turn just now, and has not yet heard of it
+
+        first = asyncio.create_task(be_first())
+        await asyncio.sleep(0)
+        late, early, patient = come("late"), come("early"), come("patient")
+        await asyncio.sleep(0)
+        early.cancel()
+        await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(first, late, early, patient, return_exceptions=True)
+
+    asyncio.run(come_and_go())
+
+    assert done == ["patient"]
+    assert (slots.running, len(slots.waiting)) == (0, 0)
 
 
 def test_work_that_fails_gives_its_slot_back() -> None:
     slots = HashingSlots()
-    slots.limiter = CapacityLimiter(1)
 
     def fail() -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011 - it is the one of `fail`
-        anyio.run(slots.run, fail)
-    assert slots.taken == 0
+        anyio.run(slots.run, "10.0.0.1", Hashing("ada", fail))
+    assert slots.running == 0

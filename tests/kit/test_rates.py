@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, process_time, sleep
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from kit import rates
 from kit.app import App
-from kit.rates import ForgetfulMemory, MemoryCount, RedisCount
+from kit.rates import MemoryCount, RedisCount
 from settings import Settings
 from tests.conftest import MakeApp
 from tests.kit.answers import SITE
@@ -179,22 +179,78 @@ def test_questions_of_browsers_are_not_counted(start: Callable[..., TestClient])
     assert come(client).status_code == 401
 
 
-def test_addresses_that_stay_away_are_forgotten() -> None:
-    count = MemoryCount()
+# The count of one process
 
-    async def come_by(network: str, addresses: int) -> None:
-        for number in range(addresses):
-            await count.seconds_to_wait(parse("1/second"), "auth", f"{network}.{number}")
 
-    asyncio.run(come_by("10.0", 3_000))
-    sleep(1.2)
-    asyncio.run(come_by("10.1", 1))
-    sleep(0.2)  # what expired is looked for in a thread
-    asyncio.run(come_by("10.2", 3_000))
+class Clock:
+    """A clock that stands still until it is set."""
 
-    memory = count.limiter.storage
-    assert isinstance(memory, ForgetfulMemory)
-    assert len(memory.events) < 4_000
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(rates, "monotonic", clock)
+    return clock
+
+
+def come_by(count: MemoryCount, names: Iterable[object], rate: str = "1/second") -> list[float]:
+    """How long each of them has to wait."""
+
+    async def come_in_a_row() -> list[float]:
+        return [await count.seconds_to_wait(parse(rate), "auth", str(name)) for name in names]
+
+    return asyncio.run(come_in_a_row())
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_setting_the_clock_of_the_machine_changes_nothing(
+    hours: int, start: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, time = start(auth_rate_limit="2/minute"), rates.time.time
+    before = statuses(client, 1)
+    monkeypatch.setattr(rates.time, "time", lambda: time() + hours * 3600)
+    after = [come(client) for _ in range(2)]
+
+    assert before == [401]
+    assert [answer.status_code for answer in after] == [401, 429]
+    assert 55 <= int(after[1].headers["Retry-After"]) <= 60
+
+
+def test_as_many_may_come_as_in_any_window(clock: Clock) -> None:
+    count, waits = MemoryCount(10), list[float]()
+    for seconds in (0, 4, 5, 9.5, 10.5, 11, 14.5):
+        clock.seconds = 1_000 + seconds
+        waits += come_by(count, ["ada"], "2/10 second")
+
+    assert waits == [0, 0, 5, 0.5, 0, 3, 0]
+
+
+def test_addresses_that_stay_away_are_forgotten(clock: Clock) -> None:
+    count = MemoryCount(60)
+    come_by(count, range(3_000))
+    clock.seconds += 59
+    come_by(count, [7])
+    clock.seconds += 2
+    come_by(count, ["new"])
+
+    assert [address for _, address in count.times] == ["7", "new"]
+
+
+def test_twenty_thousand_addresses_make_no_request_more_expensive() -> None:
+    def seconds(remembered: int) -> float:
+        count = MemoryCount(3600)
+        come_by(count, range(remembered), "1000/hour")
+        since = process_time()
+        come_by(count, range(2_000), "1000/hour")
+        return process_time() - since
+
+    assert min(seconds(20_000) for _ in range(3)) < 5 * min(seconds(1) for _ in range(3)) + 0.01
 
 
 # Whose word is taken for an address
