@@ -128,6 +128,14 @@ def test_the_stock_is_summed_up(ada: Person, max: Person, lamp: Row) -> None:
     }
 
 
+def test_all_that_is_low_is_counted(ada: Person, max: Person, lamp: Row) -> None:
+    for number in range(12):
+        ada.post("/items", {"name": f"Pen {number}", "price_cents": 1, "quantity": number, "reorder_level": 10})
+    stock = dashboard(max)["stock"]
+
+    assert (stock["low_stock_count"], len(stock["low_stock"])) == (11, 10)
+
+
 def test_ten_items_that_are_low_are_shown_by_name(ada: Person, lamp: Row) -> None:
     names = [f"Pen {letter}" for letter in "LKJIHGFEDCBA"]
     items = [ada.post("/items", {"name": name, "price_cents": 1, "reorder_level": 1}).json() for name in names]

@@ -5,8 +5,11 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from sqlmodel import delete
 from kit.app import App
 from kit.db import ending
 from kit.spreadsheets import BATCH, MAX_BYTES, MAX_ROWS
+from kit.sqlite import BUSY_SECONDS, SQLITE
 from models import Item, ItemCreate, ItemUpdate
 from tests import missing
 from tests.databases import on_both_databases
@@ -985,6 +989,50 @@ def test_100_000_rows_come_in_and_go_out_again_in_64_mib(tmp_path: Path, templat
 
         assert (came_in, went_out) == (report(created=MAX_ROWS), file)
         assert _peak_memory(server) - before < 64 * 1024 * 1024
+
+
+@pytest.mark.slow
+def test_an_import_of_100_000_changed_rows_lets_others_order(
+    tmp_path: Path, template: Path, record_property: Callable[[str, object], None]
+) -> None:
+    shutil.copy(template, tmp_path / "app.db")
+    server = Server(tmp_path, 2)
+
+    def file(price: int) -> dict[str, Any]:
+        rows = (f"Chair {number},{price},50,5,furniture\r\n" for number in range(MAX_ROWS))
+        return {"files": {"file": ("items.csv", f"{HEADER}\r\n{''.join(rows)}".encode())}, "timeout": 300}
+
+    with server.running(), server.as_ada() as ada, ThreadPoolExecutor(2) as threads:
+        ada.post("/items/import", **file(1)).raise_for_status()
+        lamp = ada.post("/items", json={"name": "Lamp", "price_cents": 1, "quantity": 100_000}).json()
+        changing = threads.submit(ada.post, "/items/import", **file(2))
+        watching = threads.submit(_longest_lock, server.database_path, changing.done)
+        answers: list[int] = []
+        while not changing.done():
+            with server.connect(ada.headers["Authorization"]) as other:  # by either worker
+                answers.append(
+                    other.post("/orders", json={"lines": [{"item_id": lamp["id"], "quantity": 1}]}).status_code
+                )
+        held, changed = watching.result(), changing.result().json()
+
+    record_property("seconds under the write lock", round(held, 2))
+    assert changed == report(updated=MAX_ROWS)
+    assert held < 15  # three on a quiet machine
+    assert set(answers) == {201} or (set(answers) == {201, 503} and held > BUSY_SECONDS)
+
+
+def _longest_lock(path: Path, is_over: Callable[[], bool]) -> float:
+    """For how many seconds on end nobody else could write."""
+    longest, free_at = 0.0, monotonic()
+    with closing(SQLITE.connect(path, isolation_level=None, timeout=0)) as connection:
+        while not is_over():
+            with suppress(SQLITE.OperationalError):
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                free_at = monotonic()
+            longest = max(longest, monotonic() - free_at)
+            sleep(0.005)
+    return longest
 
 
 def _peak_memory(server: Server) -> int:

@@ -1,12 +1,16 @@
 """Notifications: who is told of what, and reading it."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlmodel import select
 
 from kit.app import App
+from kit.cleaning import clean
+from kit.db import ending
+from kit.models import now
 from models import Notification
 from tests.databases import counted_statements, on_both_databases
 from tests.people import (
@@ -326,6 +330,28 @@ def test_those_of_another_do_not_exist(ada: Person, max: Person, eva: Person, th
     assert (inbox(eva), len(inbox(max, "&unread=true"))) == ([], 3)
 
 
+def test_one_is_deleted_by_its_reader_alone(ada: Person, max: Person, eva: Person, three: list[int]) -> None:
+    path = f"/notifications/{three[0]}"
+    refused = [refusal(person.delete(path)) for person in (eva, ada)]
+    gone = max.delete(path)
+
+    assert refused == [(404, "NOTIFICATION_NOT_FOUND")] * 2
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert refusal(max.delete(path)) == (404, "NOTIFICATION_NOT_FOUND")
+    assert sorted(notification["id"] for notification in inbox(max)) == sorted(three[1:])
+
+
+def test_what_was_read_a_year_ago_is_cleaned(app: App, max: Person, three: list[int]) -> None:
+    with ending(app.state.database.write()) as session:
+        long_ago, lately, unread = (session.get_one(Notification, row_id) for row_id in three)
+        long_ago.read_at = now() - timedelta(days=366)
+        lately.read_at = now() - timedelta(days=364)
+        unread.created_at = now() - timedelta(days=1_000)
+    clean(app.state.database)
+
+    assert sorted(notification["id"] for notification in inbox(max)) == sorted(three[1:])
+
+
 def test_notifications_go_with_their_reader(app: App, ada: Person, max: Person, three: list[int]) -> None:
     ada.delete(f"/users/{max.id}")
 
@@ -360,7 +386,9 @@ def _notification(world: World) -> int:
 
 
 SWEEP = Exceptions(
-    statuses={"PATCH /notifications/{notification_id}": {"member": 404, "admin": 404}},
+    statuses={
+        f"{method} /notifications/{{notification_id}}": {"member": 404, "admin": 404} for method in ("PATCH", "DELETE")
+    },
     rows={"notification_id": _notification},
     lists={"GET /notifications": lambda world, _number: _comment_by_another(world)},
     plans={"/notifications": "id", "/notifications?unread=true": "id"},
