@@ -6,7 +6,6 @@ from functools import partial
 from loguru import logger
 from sqlalchemy import delete
 from sqlalchemy import inspect as sa_inspect
-from sqlalchemy.exc import SQLAlchemyError
 
 from kit.audit import AuditEntry
 from kit.db import Database, ending
@@ -34,5 +33,5 @@ def clean(database: Database) -> None:
         for table, condition in conditions.items():
             with ending(database.write()) as session:
                 session.connection().execute(delete(table).where(condition))
-    except SQLAlchemyError as error:
+    except Exception as error:  # a SQLite file that is locked raises an error of its driver
         logger.warning(LEFT, type(error).__name__)

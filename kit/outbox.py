@@ -91,7 +91,7 @@ class Outbox:
         loop = asyncio.get_running_loop()
 
         def look_soon(session: Session) -> None:
-            if session.info.pop(_WROTE, False):
+            if session.info.get(_WROTE):
                 loop.call_soon_threadsafe(self.wake.set)
 
         event.listen(TransactionSession, "after_commit", look_soon)
