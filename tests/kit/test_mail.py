@@ -1,6 +1,7 @@
 """Mail: what is written, and what becomes of it on a real mail server, whatever that server does."""
 
 import re
+import smtplib
 import socket
 import ssl
 from collections.abc import Callable, Generator
@@ -24,9 +25,11 @@ from cryptography.x509.oid import NameOID
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from kit import mail, middleware
+from kit import mail, middleware, outbox
+from kit.mail import Mailer
 from settings import Settings
 from tests.conftest import MakeApp
+from tests.outbox import waiting
 from tests.people import API, PASSWORD
 from tests.post_office import NAME, SECRET, SENDER, PostOffice, with_mail
 from tests.server import free_port, serving, until
@@ -70,13 +73,14 @@ def office() -> Generator[PostOffice]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail, "PAUSES", (0.01, 0.01, None))
+    monkeypatch.setattr(outbox, "PAUSES", [timedelta(0)] * 2)
+    monkeypatch.setattr(outbox, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(mail, "SERVER_SECONDS", 1)
 
 
 @pytest.fixture
 def start(settings: Settings, make_app: MakeApp) -> Generator[Callable[..., TestClient]]:
-    """Starts the app with a mail server; its client waits for the mail, too."""
+    """Starts the app with a mail server."""
     with ExitStack() as stack:
 
         def start(url: str) -> TestClient:
@@ -88,7 +92,11 @@ def start(settings: Settings, make_app: MakeApp) -> Generator[Callable[..., Test
 
 def register(client: TestClient | httpx2.Client, full_name: str = "Ada", email: str = "ada@example.com") -> Response:
     body = {"email": email, "full_name": full_name, "password": PASSWORD}
-    return client.post(f"{API}/auth/register", json=body)
+    answer = client.post(f"{API}/auth/register", json=body)
+    if isinstance(client, TestClient):  # who waits for the mail, too
+        app: Any = client.app  # Any: the client calls it any ASGI app
+        until(lambda: waiting(app) == 0)
+    return answer
 
 
 # What is written
@@ -131,13 +139,20 @@ def test_html_shows_a_name_as_it_is(start: Callable[..., TestClient], office: Po
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\n", "\r", "\u2028", "\x0b"])
-def test_a_name_adds_no_header_and_nobody_who_gets_the_mail(
+def test_a_name_of_several_lines_makes_no_letter_of_somebody_else(
     ending: str, start: Callable[..., TestClient], office: PostOffice
 ) -> None:
-    plain = ["Subject", "From", "To", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"]
-    answer = register(start(office.url), full_name=f"Ada{ending}Bcc: eve@example.com{ending}{ending}.{ending}QUIT")
+    answer = register(start(office.url), full_name=f"Ada,{ending}{ending}your account ends tomorrow")
 
-    assert answer.status_code == 201
+    assert (answer.status_code, office.attempts) == (422, 0)
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\n", "\r", "\u2028", "\x0b"])
+def test_a_name_adds_no_header_and_nobody_who_gets_the_mail(ending: str, office: PostOffice) -> None:
+    plain = ["Subject", "From", "To", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"]
+    name = f"Ada{ending}Bcc: eve@example.com{ending}{ending}.{ending}QUIT"
+    Mailer(with_mail(Settings(), office.url), "House").send("welcome", "ada@example.com", full_name=name)
+
     assert sorted(name for name in office.mails[0] if not name.startswith("X-")) == sorted(plain)
     assert office.recipients == [["ada@example.com"]]
 
@@ -198,7 +213,7 @@ def test_a_server_with_a_certificate_that_nobody_vouches_for_gets_no_mail(
         answer = register(start(office.url))
 
     assert (answer.status_code, office.attempts) == (201, 0)
-    assert "was not sent: SSLCertVerificationError" in capsys.readouterr().err
+    assert "welcome 1 failed: SSLCertVerificationError" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("trusted")
@@ -227,8 +242,16 @@ def test_a_login_that_the_server_refuses_is_in_the_log_without_the_password(
     log = capsys.readouterr().err
 
     assert (answer.status_code, office.attempts) == (201, 0)
-    assert "The mail 'welcome' to ada@example.com is given up" in log
+    assert "welcome 1 is given up after 3 attempts" in log
     assert password not in log
+
+
+def test_whoever_sends_hears_of_a_failure(office: PostOffice) -> None:
+    mailer, office.troubles = Mailer(with_mail(Settings(), office.url), "House"), ["451 try again"]
+
+    with pytest.raises(smtplib.SMTPException):
+        mailer.send("welcome", "ada@example.com", full_name="Ada")
+    assert office.attempts == 1
 
 
 # What goes wrong
@@ -242,19 +265,18 @@ def test_a_mail_that_is_refused_is_sent_again(
     register(start(office.url))
 
     assert (office.attempts, len(office.mails)) == (3, 1)
-    assert capsys.readouterr().err.count("was not sent") == 2
+    assert capsys.readouterr().err.count("welcome 1 failed: ") == 2
 
 
 def test_a_mail_that_is_refused_again_and_again_is_given_up(
     start: Callable[..., TestClient], office: PostOffice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     office.troubles = ["451 try again"] * 100
-    client = start(office.url)
-    answer = register(client)
+    answer = register(start(office.url))
     log = capsys.readouterr().err
 
     assert (answer.status_code, office.attempts, office.mails) == (201, 3, [])
-    assert log.count("The mail 'welcome' to ada@example.com is given up") == 1
+    assert log.count("welcome 1 is given up after 3 attempts") == 1
     assert "Traceback" not in log
 
 
@@ -303,7 +325,7 @@ def test_a_server_in_trouble_is_in_the_log_and_in_no_answer(
     log = capsys.readouterr().err
 
     assert answer.status_code == 201
-    assert (log.count("was not sent"), log.count("is given up")) == (3, 1)
+    assert (log.count("welcome 1 failed: "), log.count("is given up")) == (3, 1)
     assert "Traceback" not in log
 
 
