@@ -381,7 +381,8 @@ def test_the_revisions_are_those_that_alembic_finds(settings: Settings) -> None:
 
 def test_a_start_with_nothing_to_migrate_does_without_alembic(settings: Settings) -> None:
     """It would take a tenth of the memory."""
-    schema.upgrade(Database(settings))
+    with closing(Database(settings)) as database:
+        schema.upgrade(database)
     start = f"{IMPORTS}; schema.upgrade(Database(get_settings())); print('alembic' in sys.modules)"
     environment = os.environ | {"APP_DATABASE_URL": settings.database_url}
     found = subprocess.run([sys.executable, "-c", start], cwd=ROOT, env=environment, capture_output=True, check=True)  # noqa: S603 - this very Python
