@@ -153,20 +153,20 @@ async def lifespan(app: App) -> AsyncGenerator[None]:
     open_many_files()
     app.state.hashing_slots = HashingSlots()
     app.state.mailer = Mailer(app.settings, app.title)
-    await run_in_threadpool(_start, app)
-    _tune_process()
+    app.state.database = Database(app.settings)
     try:
+        await run_in_threadpool(_start, app)
+        _tune_process()
         yield
     finally:
         await run_in_threadpool(app.state.database.close)
 
 
 def _start(app: App) -> None:
-    settings = app.settings
+    settings, database = app.settings, app.state.database
     configure_logging(settings)
     app.state.settings = settings
     app.state.secret_key = resolve_secret_key(settings)
-    app.state.database = database = Database(settings)
     if settings.migrate_on_start:
         schema.upgrade(database)
     if schema.is_current(database):  # where it is not, /ready says so

@@ -22,6 +22,7 @@ from kit import app as kit_app
 from kit.app import App, end_in_time, routes_of
 from kit.db import Database
 from kit.routing import Route, Router
+from kit.settings import StartRefused
 from settings import Settings
 from tests.conftest import MakeApp
 from tests.missing import require_linux
@@ -204,6 +205,19 @@ def test_a_graceful_stop_leaves_the_whole_database_in_one_file(settings: Setting
         assert log.exists()
 
     assert not log.exists()
+
+
+def test_a_start_that_is_refused_closes_its_connections(settings: Settings) -> None:
+    def refuse(database: Database) -> None:
+        with database.read() as session:
+            session.connection()
+        raise StartRefused("Not today.")
+
+    app = made_of(settings, on_start=refuse)
+    with pytest.raises(StartRefused, match="Not today"), TestClient(app):
+        pass
+
+    assert app.state.database.engine.pool.checkedin() == 0
 
 
 def test_two_apps_in_one_process_keep_their_settings_apart(
