@@ -160,26 +160,27 @@ async def lifespan(app: App) -> AsyncGenerator[None]:
     open_many_files()
     app.state.hashing_slots = HashingSlots()
     app.state.mailer = Mailer(app.settings, app.title)
-    await run_in_threadpool(_start, app)
-    _tune_process()
-    database: Database = app.state.database
-    app.state.outbox = outbox = Outbox(database, {kind: partial(work, app) for kind, work in app.outbox.items()})
-    cleaning = asyncio.create_task(clean_regularly(database))
-    outbox.start()
+    app.state.database = database = Database(app.settings)
     try:
-        yield
+        await run_in_threadpool(_start, app)
+        _tune_process()
+        app.state.outbox = outbox = Outbox(database, {kind: partial(work, app) for kind, work in app.outbox.items()})
+        cleaning = asyncio.create_task(clean_regularly(database))
+        outbox.start()
+        try:
+            yield
+        finally:
+            cleaning.cancel()
+            await outbox.stop()
     finally:
-        cleaning.cancel()
-        await outbox.stop()
         await run_in_threadpool(database.close)
 
 
 def _start(app: App) -> None:
-    settings = app.settings
+    settings, database = app.settings, app.state.database
     configure_logging(settings)
     app.state.settings = settings
     app.state.secret_key = resolve_secret_key(settings)
-    app.state.database = database = Database(settings)
     if settings.migrate_on_start:
         schema.upgrade(database)
     if schema.is_current(database):  # where it is not, /ready says so

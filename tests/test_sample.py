@@ -212,7 +212,7 @@ def test_posts_have_the_texts_that_belong_together(company: Session) -> None:
         content, answers = texts[post.title]
         PostCreate(title=post.title, content=post.content)
         comments = company.exec(select(Comment).where(Comment.post_id == post.id).order_by(col(Comment.id))).all()
-        assert (post.content, [comment.content for comment in comments]) == (content, list(answers))
+        assert (post.content, [comment.content for comment in comments]) == (content, answers)
         assert all(comment.creator_id != post.creator_id for comment in comments)
         assert all(comment.created_at > post.created_at for comment in comments)
         assert post.version == 1
