@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from sqlmodel import SQLModel
 
 from app import NOUNS, create_app
 from kit.app import App
@@ -246,9 +247,9 @@ def _is_coroutine(route: Route) -> bool:
 
 
 def tables(base: type[Table] = Table) -> Iterator[type[Table]]:
-    """Every table class."""
+    """Every table class of the app."""
     for kind in base.__subclasses__():
-        if _is_table(kind):
+        if _is_table(kind) and kind.metadata is SQLModel.metadata:
             yield kind
         yield from tables(kind)
 
