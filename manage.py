@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from sample import add_company
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
@@ -16,6 +15,7 @@ from kit.db import ending
 from kit.manage import asked_password, command_line, fail, opened_database, require_migrated
 from kit.problems import Invalid
 from models import User
+from sample import add_company
 from settings import NAME, Settings, get_settings
 
 app = command_line(Settings, NAME)

@@ -593,9 +593,10 @@ def test_of_many_uses_of_one_refresh_token_at_once_exactly_one_succeeds(client: 
     assert sorted(response.status_code for response in responses) == [200, *[400] * 7]
 
 
+# Reading a file ends the locks that this process has on it, so a test that does needs an app of its own.
 @pytest.mark.sqlite_only("it reads the file")
-def test_the_database_holds_neither_refresh_tokens_nor_passwords(app: App, ada: Person) -> None:
-    stored = b"".join(path.read_bytes() for path in app.settings.sqlite_path.parent.glob("app.db*"))
+def test_the_database_holds_neither_refresh_tokens_nor_passwords(settings: Settings, ada: Person) -> None:
+    stored = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 
     assert ada.email.encode() in stored
     for secret in (ada.refresh_token, *ada.refresh_token.split("."), ada.access_token, PASSWORD):
@@ -1030,8 +1031,8 @@ def test_the_audit_shows_that_the_password_was_changed_and_by_whom(ada: Person, 
 
 
 @pytest.mark.sqlite_only("it reads the file")
-def test_a_token_is_stored_only_as_its_hash(app: App, reset_token: str) -> None:
-    files = b"".join(path.read_bytes() for path in app.settings.sqlite_path.parent.glob("app.db*"))
+def test_a_token_is_stored_only_as_its_hash(app: App, settings: Settings, reset_token: str) -> None:
+    files = b"".join(path.read_bytes() for path in settings.sqlite_path.parent.glob("app.db*"))
 
     assert [row.token_hash for row in stored(app)] == [digest(reset_token)]
     assert digest(reset_token).encode() in files

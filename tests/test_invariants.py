@@ -1,23 +1,17 @@
 """Whatever people do, in whatever order: stock, totals, audit and notifications always tell the same story."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 
-import pytest
-from fastapi.testclient import TestClient
 from httpx2 import Response
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from app import create_app
-from settings import Settings
-from tests.people import API, Person, Row, joined
+from tests.people import API, Person, Row
+from tests.shared_app import SharedApp
 
 BOUNDS = settings(
     max_examples=20,
@@ -46,22 +40,10 @@ class Expected:
 class Company(RuleBasedStateMachine):
     """Two admins and a member at work, and what we know of the company without asking it."""
 
-    def __init__(self, template: Path, folder: Path) -> None:
+    def __init__(self, shared_app: SharedApp) -> None:
         super().__init__()
-        shutil.copy(template, folder / "app.db")
-        url = f"sqlite:///{folder}/app.db"
-        app = create_app(
-            Settings(
-                database_url=url,
-                environment="development",
-                bcrypt_rounds=4,
-                auth_rate_limit="100000/minute",
-                log_level="WARNING",
-            )
-        )
-        self.running = ExitStack()
-        client = self.running.enter_context(TestClient(app))
-        self.people = [joined(client, name) for name in ("ada", "zoe", "max")]
+        shared_app.begin(names := ("ada", "zoe", "max"))
+        self.people = [person for name in names if (person := shared_app.person(name))]
         self.ada, self.zoe, self.max = self.people
         assert self.ada.patch(f"/users/{self.zoe.id}", {"role": "admin"}).status_code == 200
         self.admins = [self.ada, self.zoe]
@@ -77,9 +59,6 @@ class Company(RuleBasedStateMachine):
         self.seen_notifications = {person.id: 0 for person in self.people}
         for quantity in (5, 10, 20):
             self._add_item(self.ada, {"price_cents": 100 * quantity, "quantity": quantity, "reorder_level": 3})
-
-    def teardown(self) -> None:
-        self.running.close()
 
     # What people do
 
@@ -349,11 +328,9 @@ def _in_order(changes: list[Change]) -> list[Change]:
     return sorted(changes, key=repr)
 
 
-def test_stock_totals_audit_and_notifications_agree_whatever_people_do(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_stock_totals_audit_and_notifications_agree_whatever_people_do(shared_app: SharedApp) -> None:
     class FreshCompany(Company):
         def __init__(self) -> None:
-            super().__init__(template, tmp_path_factory.mktemp("company"))
+            super().__init__(shared_app)
 
     run_state_machine_as_test(FreshCompany, settings=BOUNDS)
