@@ -10,6 +10,7 @@ from sqlmodel import col, or_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser, Proof, accept, check_credentials
+from kit.audit import refusals
 from kit.auth import hash_password
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
@@ -41,7 +42,6 @@ from models import (
     Role,
     User,
     UserCreate,
-    UserHasOrders,
     UserPublic,
     UserUpdate,
 )
@@ -158,7 +158,7 @@ def update_user(user_id: Id, data: UserUpdate, admin: AdminUser, session: WriteS
     return session.get_one(User, user_id).change(session, data.changes())
 
 
-@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, UserHasOrders))
+@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, *refusals(User)))
 def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
     """Delete an account that never ordered, with its posts, comments, notifications and sessions."""
     session.get_one(User, user_id).remove(session)
