@@ -11,6 +11,7 @@ from sqlmodel import col, not_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser
+from kit.audit import refusals
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
 from kit.lists import (
@@ -43,7 +44,6 @@ from models import (
     Cents,
     Item,
     ItemCreate,
-    ItemHasOrders,
     ItemName,
     ItemNameTaken,
     ItemPublic,
@@ -119,7 +119,7 @@ def update_item(
     return item.change(session, data.changes())
 
 
-@router.delete("/{item_id}", status_code=204, responses=problems(ItemHasOrders))
+@router.delete("/{item_id}", status_code=204, responses=problems(*refusals(Item)))
 def delete_item(item_id: Id, admin: AdminUser, session: WriteSession, if_match: IfMatch = None) -> None:
     """Delete an item that was never ordered."""
     session.delete(session.get_one(Item, item_id).require_version(if_match))

@@ -9,6 +9,7 @@ from sqlmodel import col, or_
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser, CurrentUser, Proof, accept, check_credentials
+from kit.audit import refusals
 from kit.auth import Hashing, hash_password, nobodys_hash
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
@@ -42,7 +43,6 @@ from models import (
     Role,
     User,
     UserCreate,
-    UserHasOrders,
     UserPublic,
     UserUpdate,
 )
@@ -167,7 +167,7 @@ def issue_password_reset(user_id: Id, admin: AdminUser, session: WriteSession) -
     return session.get_one(User, user_id).issue_reset(session)
 
 
-@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, UserHasOrders))
+@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, *refusals(User)))
 def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
     """Delete an account that never ordered, with its posts, comments, notifications and sessions."""
     User.find_with_admins(session, user_id).remove(session)

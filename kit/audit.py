@@ -21,7 +21,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from kit.db import TransactionSession
 from kit.logs import REQUEST_ID
 from kit.models import BigInt, Entity, Versioned, now
-from kit.problems import BROKEN_CONSTRAINTS
+from kit.problems import BROKEN_CONSTRAINTS, Problem
 
 Row = TypeVar("Row", bound="Audited")
 Changes = dict[str, list[Any]]
@@ -196,14 +196,25 @@ def _referring(mapper: Mapper[Any]) -> Sequence[tuple[type[Entity], Column[Any],
     ]
 
 
+def refusals(table: type[Entity]) -> list[type[Problem]]:
+    """The problems that refuse the deletion of a row of `table` while others refer to it, for documenting them."""
+    return [problem for _, problem in _keeping(sa_inspect(table))]
+
+
+@cache
+def _keeping(mapper: Mapper[Any]) -> Sequence[tuple[Column[Any], type[Problem]]]:
+    """The columns that keep a row from being deleted, and the problem that names their keys."""
+    keys = [(column, key) for _, column, key in _referring(mapper) if key.ondelete is None and key.constraint]
+    named = [(column, BROKEN_CONSTRAINTS.get(str(key.constraint and key.constraint.name))) for column, key in keys]
+    return [(column, problem) for column, problem in named if problem is not None]
+
+
 def _refuse_while_in_use(session: Session, row: Entity) -> None:
     """Refuse a deletion with the fault that names the foreign key; SQLite, unlike PostgreSQL, does not name it."""
-    for _, column, key in _referring(sa_inspect(type(row))):
-        problem = BROKEN_CONSTRAINTS.get(str(key.constraint.name)) if key.constraint else None
-        if problem is not None and key.ondelete is None:
-            used = select_columns(column).where(column == row.id).limit(1)
-            if session.connection().execute(used).first() is not None:
-                raise problem
+    for column, problem in _keeping(sa_inspect(type(row))):
+        used = select_columns(column).where(column == row.id).limit(1)
+        if session.connection().execute(used).first() is not None:
+            raise problem
 
 
 def _deleted_with(session: Session, rows: Iterable[Entity]) -> Iterator[tuple[Audited, Changes]]:

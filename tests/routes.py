@@ -194,7 +194,7 @@ class Operation:
         page takes two, one of them to count. A deletion asks each table that may refer to the row.
         """
         declared = self.route.declared
-        hashes, callers = len(declared.hashed), min(1, len(declared.callers))
+        hashes, callers = len(declared.prepared), min(1, len(declared.callers))
         hops = int(not _is_coroutine(self.route)) + hashes + (callers if hashes else 0)
         statements = callers * (2 if hashes else 1)
         if not (declared.session or callers):

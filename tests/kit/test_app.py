@@ -40,7 +40,7 @@ def noun(*routers: APIRouter) -> ModuleType:
 
 def made_of(settings: Settings, *nouns: ModuleType, on_start: Callable[[Database], None] | None = None) -> App:
     calls = [on_start] if on_start else []
-    texts = {"title": "House", "summary": "Who sits where.", "version": "1.0", "api": API}
+    texts: dict[str, Any] = {"title": "House", "summary": "Who sits where.", "version": "1.0", "api": API}
     return App(settings, **texts, nouns=nouns, credentials=auth.CREDENTIALS, on_start=calls)
 
 
