@@ -57,7 +57,7 @@ def account(name: str, **more: Any) -> dict[str, Any]:
     return {"email": f"{name}@example.com", "full_name": name, "password": PASSWORD} | more
 
 
-def register(client: TestClient, **body: Any) -> Response:
+def register(client: TestClient | Client, **body: Any) -> Response:
     return client.post(f"{API}/auth/register", json=body)
 
 
@@ -886,13 +886,14 @@ def test_whoever_asks_gets_the_same_answer(everybody: list[str], max: Person, ou
     assert [mail["To"] for mail in outbox.mails] == [max.email]
 
 
-def test_whoever_asks_does_not_wait_for_the_mail_server(everybody: list[str], settings: Settings) -> None:
+def test_whoever_asks_does_not_wait_for_the_mail_server(settings: Settings) -> None:
     with PostOffice().open() as office, serving(create_app(with_mail(settings, office.url))) as client:
+        register(client, **account("max"))
         office.seconds = 1.5
         started = monotonic()
-        answers = [ask(client, email).status_code for email in everybody * 2]
+        answers = [ask(client, email).status_code for email in ("max@example.com", "nobody@example.com") * 3]
         seconds = monotonic() - started
-        until(lambda: [mail["To"] for mail in office.mails].count("max@example.com") >= 2)
+        until(lambda: len(office.mails) >= 2)
 
     assert answers == [202] * 6
     assert seconds < 1.5

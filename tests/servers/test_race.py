@@ -1,4 +1,4 @@
-"""Many people order at once, from one worker and from two, on SQLite and on PostgreSQL."""
+"""Many people do the same things at once, from one worker and from two, on SQLite and on PostgreSQL."""
 
 import asyncio
 import shutil
@@ -23,6 +23,8 @@ from tests.postgres import Postgres
 from tests.server import PATIENCE, Server
 
 CLIENTS = 64
+ROUNDS = 15
+DEMOTION = {"role": "member"}
 SETTINGS = {"APP_ADMIN_EMAIL": "ada@example.com", "APP_ADMIN_PASSWORD": PASSWORD}
 
 
@@ -147,6 +149,122 @@ def test_equal_idempotency_keys_at_once_give_one_order_and_equal_answers(server:
     as_ada(server, work)
 
     assert server.faults == []
+
+
+def test_two_admins_who_demote_each_other_leave_one_in_charge(server: Server) -> None:
+    async def work(ada: AsyncClient) -> None:
+        zoe, zoes_path = await joined(server, ada, role="admin")
+        adas_path = f"/users/{(await ada.get('/users/me')).json()['id']}"
+        for _ in range(ROUNDS):
+            calls = [ada.patch(zoes_path, json=DEMOTION), zoe.patch(adas_path, json=DEMOTION)]
+            answers = await asyncio.gather(*calls)
+            winner, loser = (ada, zoes_path) if answers[0].is_success else (zoe, adas_path)
+
+            assert {answer.status_code for answer in answers} <= {200, 403, 409}
+            assert statuses(answers)[200] == 1
+            assert (await winner.patch(loser, json={"role": "admin"})).status_code == 200
+        assert (await ada.patch(zoes_path, json=DEMOTION)).status_code == 200
+        await zoe.aclose()
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_comments_that_are_changed_and_deleted_at_once_leave_a_chain_in_the_audit(server: Server) -> None:
+    async def work(ada: AsyncClient) -> None:
+        post = (await ada.post("/posts", json={"title": "News", "content": "None."})).json()["id"]
+        comments = f"/posts/{post}/comments"
+        ids = [(await ada.post(comments, json={"content": "0"})).json()["id"] for _ in range(20)]
+        changes = [ada.patch(f"{comments}/{row}", json={"content": str(n)}) for n in range(1, 6) for row in ids]
+        changed = await by_all_clients(changes)
+        mixed = [
+            call
+            for row in ids
+            for call in (
+                ada.delete(f"{comments}/{row}"),
+                ada.patch(f"{comments}/{row}", json={"content": "last"}),
+                ada.delete(f"{comments}/{row}"),
+            )
+        ]
+        ended = await by_all_clients(mixed)
+
+        assert statuses(changed) == {200: 100}
+        assert set(statuses(ended)) <= {200, 204, 404}
+        assert statuses(ended)[204] == 20
+        for row in ids:
+            found = (await ada.get(f"/audit?entity=comment&entity_id={row}&limit=100")).json()["items"]
+            chain = [entry["changes"]["content"] for entry in reversed(found)]
+            assert [old for old, _ in chain[1:]] == [new for _, new in chain[:-1]]
+            assert [entry["action"] for entry in found].count("delete") == 1
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_imports_beside_orders_of_the_same_items_in_another_order_are_all_done(server: Server) -> None:
+    async def work(ada: AsyncClient) -> None:
+        names = [f"Race {uuid4().hex}" for _ in range(40)]
+        bodies = [{"name": name, "price_cents": 1, "quantity": 100_000} for name in names]
+        items = [f"/items/{(await ada.post('/items', json=body)).json()['id']}" for body in bodies]
+
+        def imported(price: int, step: int) -> Coroutine[Any, Any, Response]:
+            rows = "".join(f"{name},{price}\n" for name in names[::step])
+            return ada.post("/items/import", files={"file": ("items.csv", f"name,price_cents\n{rows}".encode())})
+
+        calls = [order(ada, *items[:: 1 if number % 2 else -1]) for number in range(60)]
+        for number in range(8):
+            calls.insert(7 * number, imported(2 + number, -1 if number % 2 else 1))
+        answers = await by_all_clients(calls)
+
+        assert statuses(answers) == {200: 8, 201: 60}
+        assert [await left(ada, item) for item in items] == [100_000 - 60] * 40
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_an_order_that_is_placed_while_an_admin_is_deleted_is_placed(server: Server) -> None:
+    async def work(ada: AsyncClient) -> None:
+        item = await stocked(ada, 1_000)
+        for _ in range(ROUNDS):
+            zoe, path = await joined(server, ada, role="admin")
+            answers = await asyncio.gather(ada.delete(path), *(order(ada, item) for _ in range(4)))
+            await zoe.aclose()
+
+            assert [answer.status_code for answer in answers] == [204, 201, 201, 201, 201]
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+def test_failed_sign_ins_at_once_are_counted_and_none_is_busy(server: Server) -> None:
+    async def work(ada: AsyncClient) -> None:
+        people = [f"{uuid4().hex}@example.com" for _ in range(6)]
+        for email in people[:3]:
+            await ada.post("/users", json={"email": email, "full_name": "Max", "password": PASSWORD})
+        forms = [{"username": email, "password": "wrong"} for _ in range(8) for email in people]
+        answers = await by_all_clients([ada.post("/auth/token", data=form) for form in forms])
+
+        assert statuses(answers) == {400: 30, 429: 18}
+
+    as_ada(server, work)
+
+    assert server.faults == []
+
+
+async def joined(server: Server, ada: AsyncClient, role: str) -> tuple[AsyncClient, str]:
+    """Somebody who is new and signed in, and the path of the account."""
+    email = f"{uuid4().hex}@example.com"
+    account = {"email": email, "full_name": "Zoe", "password": PASSWORD, "role": role}
+    path = f"/users/{(await ada.post('/users', json=account)).json()['id']}"
+    client = AsyncClient(base_url=server.url + API, timeout=PATIENCE)
+    tokens = await client.post("/auth/token", data={"username": email, "password": PASSWORD})
+    client.headers["Authorization"] = f"Bearer {tokens.json()['access_token']}"
+    return client, path
 
 
 @pytest.mark.parametrize(
