@@ -26,14 +26,7 @@ class AuditFilters(Filters):
     @cached_statement
     def entries(self) -> SelectOfScalar[AuditEntry]:
         """The changes that pass."""
-        entries = rows_of(AuditEntry)
-        if self.entity is not None:
-            entries = entries.where(AuditEntry.entity == self.entity)
-        if self.entity_id is not None:
-            entries = entries.where(AuditEntry.entity_id == self.entity_id)
-        if self.actor_id is not None:
-            entries = entries.where(AuditEntry.actor_id == self.actor_id)
-        return entries
+        return rows_of(AuditEntry).filter_by(**self.model_dump(exclude_none=True))
 
 
 @router.get("", response_model=CursorPageOf[AuditEntryPublic])

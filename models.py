@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 
-from pydantic import AfterValidator, StringConstraints, field_validator
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 from sqlalchemy import (
     CheckConstraint,
@@ -35,7 +35,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from kit.audit import Audited, actor_of, change_many, record
 from kit.auth import Claims, GivenPassword, NewPassword
-from kit.db import lock_table
+from kit.db import TransactionSession, lock_table
 from kit.models import (
     BILLION,
     DISTINCT,
@@ -161,22 +161,14 @@ class Principal(NamedTuple):
         return self.role == "admin"
 
     def account(self, session: Session) -> "User":
-        """The account itself, to be changed; nobody else can change it until the transaction ends.
-
-        Raises:
-            NotAuthenticated: it was deleted while the request was under way.
-        """
+        """The account itself, locked for a change; `NotAuthenticated` if it was deleted meanwhile."""
         user = session.get(User, self.id, with_for_update=True)
         if user is None:
             raise NotAuthenticated
         return user
 
     def require_admin(self) -> None:
-        """Let nobody pass but an admin.
-
-        Raises:
-            Forbidden: it is a member who calls.
-        """
+        """Let nobody pass but an admin; a member gets `Forbidden`."""
         if not self.is_admin:
             raise Forbidden
 
@@ -256,11 +248,7 @@ class User(Audited, Timestamped, table=True):
         session.flush()
 
     def require_another_admin(self, session: Session) -> None:
-        """Make sure that somebody else is in charge, and stays so until this transaction ends.
-
-        Raises:
-            LastAdmin: nobody is.
-        """
+        """Refuse with `LastAdmin` unless somebody else is in charge, and stays so until this transaction ends."""
         active_admins = select(User.id).where(User.role == "admin", col(User.is_active))
         # The rows are locked in one order (on SQLite the transaction itself is the lock), so of two admins who
         # demote each other at once the second one sees what the first one did.
@@ -385,43 +373,30 @@ class Item(Audited, Versioned, Timestamped, table=True):
         """Where the item is found."""
         return f"{API}/items/{self.id}"
 
-    def change(self, session: Session, changes: dict[str, Any]) -> Self:
+    def change(self, session: TransactionSession, changes: dict[str, Any]) -> Self:
         """Apply an admin's changes, and warn the other admins where they make the stock low."""
         before = self.quantity
-        self.sqlmodel_update(changes)
-        session.flush()
+        session.change(self, changes)
         Notification.tell_admins(session, self.low_stock_notice(before))
         return self
 
     @classmethod
-    def take(cls, session: Session, wanted: "Sequence[tuple[Item, int]]") -> None:
-        """Take so many of each item out of the stock, or none of any; no quantity can go below zero.
+    def restock(cls, session: Session, changes: "Sequence[tuple[Item, int]]") -> None:
+        """Add so many of each item to the stock, or take them out where the number is negative: all, or none of any.
+
+        It is one statement for the items and one for their audit; no quantity goes below zero, whatever runs at once.
 
         Raises:
             OutOfStock: too few are left; it names every short item.
         """
-        if cls._restock(session, [(item, -quantity) for item, quantity in wanted]) < len(wanted):
-            raise OutOfStock(
-                (item.id, quantity, item.quantity) for item, quantity in wanted if quantity > item.quantity
-            )
-
-    @classmethod
-    def put_back(cls, session: Session, taken: "Sequence[tuple[Item, int]]") -> None:
-        """Put so many of each item back into the stock."""
-        cls._restock(session, taken)
-
-    @classmethod
-    def _restock(cls, session: Session, changes: "Sequence[tuple[Item, int]]") -> int:
-        """Change quantities, in one statement for the items and one for their audit; returns how many it changed."""
         at = now()
         rows = [{"row_id": item.id, "by": by, "at": at} for item, by in changes]
-        changed: int = session.connection().execute(RESTOCK, rows).rowcount
-        if changed == len(rows):
-            quantities = [(item.id, {"quantity": [item.quantity, item.quantity + by]}) for item, by in changes]
-            record(session, "update", cls, quantities)
-            for item, by in changes:
-                set_loaded(item, {"quantity": item.quantity + by, "version": item.version + 1, "updated_at": at})
-        return changed
+        if session.connection().execute(RESTOCK, rows).rowcount < len(rows):
+            raise OutOfStock((item.id, -by, item.quantity) for item, by in changes if item.quantity + by < 0)
+        quantities = [(item.id, {"quantity": [item.quantity, item.quantity + by]}) for item, by in changes]
+        record(session, "update", cls, quantities)
+        for item, by in changes:
+            set_loaded(item, {"quantity": item.quantity + by, "version": item.version + 1, "updated_at": at})
 
     def low_stock_notice(self, quantity_before: int) -> "list[Notice]":
         """The warning that the quantity crossed its level downward, if it did."""
@@ -452,6 +427,7 @@ RESTOCK = (
 # Orders
 
 OrderStatus = Literal["pending", "fulfilled", "cancelled"]
+FinalStatus = Literal["fulfilled", "cancelled"]
 
 
 class OrderNotPending(Conflict):
@@ -498,7 +474,7 @@ class OrderCreate(RequestBody):
 class OrderUpdate(RequestBody):
     """What becomes of a pending order."""
 
-    status: Literal["fulfilled", "cancelled"]
+    status: FinalStatus
 
 
 class OrderLinePublic(SQLModel):
@@ -565,7 +541,7 @@ class Order(Audited, Versioned, Timestamped, table=True):
         return select(Order) if user.is_admin else select(Order).where(Order.user_id == user.id)
 
     @classmethod
-    def place(cls, session: Session, user: Principal, data: OrderCreate) -> Self:
+    def place(cls, session: TransactionSession, user: Principal, data: OrderCreate) -> Self:
         """Take the stock of all lines, or of none, and tell the admins.
 
         Raises:
@@ -574,10 +550,9 @@ class Order(Audited, Versioned, Timestamped, table=True):
         """
         wanted = {line.item_id: line.quantity for line in data.lines}
         items = {item.id: item for item in session.exec(ITEMS_TO_CHANGE, params={"ids": list(wanted)})}
-        for item_id in wanted:
-            if item_id not in items:
-                raise NotFound("item", item_id)
-        Item.take(session, [(item, wanted[item.id]) for item in items.values()])
+        if unknown := [item_id for item_id in wanted if item_id not in items]:
+            raise NotFound("item", unknown[0])
+        Item.restock(session, [(item, -wanted[item.id]) for item in items.values()])
         lines = [
             OrderLine(
                 item_id=item_id,
@@ -589,36 +564,19 @@ class Order(Audited, Versioned, Timestamped, table=True):
             for position, (item_id, quantity) in enumerate(wanted.items())
         ]
         total_cents = sum(line.quantity * line.unit_price_cents for line in lines)
-        order = cls(user_id=user.id, lines=lines, total_cents=total_cents, note=data.note)
-        session.add(order)
-        session.flush()
+        order = session.insert(cls(user_id=user.id, lines=lines, total_cents=total_cents, note=data.note))
         notices = [Notice("order_placed", f"{user.full_name} placed order {order.id}.", order.link)]
         for item in items.values():
             notices += item.low_stock_notice(item.quantity + wanted[item.id])
         Notification.tell_admins(session, notices)
         return order
 
-    def fulfil(self, session: Session) -> Self:
-        """Mark a pending order as delivered.
+    def close(self, session: Session, status: FinalStatus) -> Self:
+        """Mark a pending order as delivered, or cancel it, which puts its stock back.
 
         Raises:
             OrderNotPending: it was fulfilled or cancelled before.
         """
-        return self._leave_pending(session, "fulfilled")
-
-    def cancel(self, session: Session) -> Self:
-        """Cancel a pending order and put its stock back.
-
-        Raises:
-            OrderNotPending: it was fulfilled or cancelled before.
-        """
-        self._leave_pending(session, "cancelled")
-        ordered = {line.item_id: line.quantity for line in self.lines}
-        found = session.exec(ITEMS_TO_CHANGE, params={"ids": list(ordered)})
-        Item.put_back(session, [(item, ordered[item.id]) for item in found])
-        return self
-
-    def _leave_pending(self, session: Session, status: OrderStatus) -> Self:
         if self.status != "pending":
             raise OrderNotPending(self.status)
         self.status = status
@@ -626,6 +584,10 @@ class Order(Audited, Versioned, Timestamped, table=True):
         if actor_of(session) != self.user_id:
             notice = Notice(f"order_{status}", f"Your order {self.id} was {status}.", self.link)
             Notification.tell(session, self.user_id, notice)
+        if status == "cancelled":
+            ordered = {line.item_id: line.quantity for line in self.lines}
+            found = session.exec(ITEMS_TO_CHANGE, params={"ids": list(ordered)})
+            Item.restock(session, [(item, ordered[item.id]) for item in found])
         return self
 
     def audited_values(self) -> dict[str, Any]:
@@ -635,6 +597,10 @@ class Order(Audited, Versioned, Timestamped, table=True):
 
 
 # Posts and comments
+
+PostTitle = Annotated[str, Field(min_length=1, max_length=255)]
+PostText = Annotated[str, Field(min_length=1, max_length=20_000)]
+CommentText = Annotated[str, Field(min_length=1, max_length=5_000)]
 
 
 class PostPublic(SQLModel):
@@ -654,15 +620,15 @@ class PostPublic(SQLModel):
 class PostCreate(RequestBody):
     """A new note."""
 
-    title: Annotated[str, Field(min_length=1, max_length=255)]
-    content: Annotated[str, Field(min_length=1, max_length=20_000)]
+    title: PostTitle
+    content: PostText
 
 
 class PostUpdate(PatchBody):
     """What its creator may change of a post."""
 
-    title: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    content: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    title: PostTitle | None = None
+    content: PostText | None = None
 
 
 class CommentPublic(SQLModel):
@@ -680,13 +646,13 @@ class CommentPublic(SQLModel):
 class CommentCreate(RequestBody):
     """A new comment."""
 
-    content: Annotated[str, Field(min_length=1, max_length=5_000)]
+    content: CommentText
 
 
 class CommentUpdate(PatchBody):
     """What its creator may change of a comment."""
 
-    content: Annotated[str, Field(min_length=1, max_length=5_000)] | None = None
+    content: CommentText | None = None
 
 
 class Comment(Owned, Audited, Timestamped, table=True):
@@ -742,22 +708,17 @@ class Post(Owned, Audited, Versioned, Timestamped, table=True):
         """Where the post is found."""
         return f"{API}/posts/{self.id}"
 
-    def comment(self, session: Session, user: Principal, data: CommentCreate) -> Comment:
+    def comment(self, session: TransactionSession, user: Principal, data: CommentCreate) -> Comment:
         """Add a comment, and tell the creator of the post unless it is their own."""
-        comment = Comment.model_validate(data, update={"post_id": self.id, "creator_id": user.id})
-        session.add(comment)
-        session.flush()
+        comment = session.insert(Comment.model_validate(data, update={"post_id": self.id, "creator_id": user.id}))
         if user.id != self.creator_id:
             link = f"{self.link}/comments/{comment.id}"
             Notification.tell(session, self.creator_id, Notice("comment", f"{user.full_name} on {self.title!r}.", link))
         return comment
 
 
-def _comment_count() -> ColumnElement[int]:
-    return select(func.count()).where(col(Comment.post_id) == Post.id).correlate_except(Comment).scalar_subquery()
-
-
-sa_inspect(Post).add_property("comment_count", column_property(_comment_count()))
+comments = select(func.count()).where(col(Comment.post_id) == Post.id).correlate_except(Comment)
+sa_inspect(Post).add_property("comment_count", column_property(comments.scalar_subquery()))
 
 
 # Notifications
@@ -780,17 +741,16 @@ class NotificationUpdate(RequestBody):
     read: bool
 
 
+def _boolean(value: object) -> object:
+    if not isinstance(value, bool):  # 1 equals True, which is all that a Literal asks for
+        raise PydanticCustomError("bool_type", "Input should be a valid boolean")
+    return value
+
+
 class AllNotificationsUpdate(RequestBody):
     """All of them were read."""
 
-    read: Literal[True]
-
-    @field_validator("read", mode="before")
-    @classmethod
-    def _is_boolean(cls, value: object) -> object:
-        if not isinstance(value, bool):  # 1 equals True, which is all that a Literal asks for
-            raise PydanticCustomError("bool_type", "Input should be a valid boolean")
-        return value
+    read: Annotated[Literal[True], BeforeValidator(_boolean)]
 
 
 @dataclass(frozen=True)
@@ -820,7 +780,7 @@ class Notification(Entity, table=True):
     @classmethod
     def tell(cls, session: Session, user_id: int, notice: Notice) -> None:
         """Tell one person."""
-        session.add(cls(user_id=user_id, kind=notice.kind, message=notice.message, link=notice.link))
+        session.add(cls(user_id=user_id, **asdict(notice)))
 
     @classmethod
     def tell_admins(cls, session: Session, notices: Sequence[Notice]) -> None:

@@ -29,12 +29,8 @@ class OrderFilters(Filters):
     @cached_statement
     def orders(self, user: Principal) -> SelectOfScalar[Order]:
         """The orders that pass and that `user` may see, in their order."""
-        orders = Order.visible_to(user)
-        if self.user_id is not None:
-            orders = orders.where(Order.user_id == self.user_id)
-        if self.status is not None:
-            orders = orders.where(Order.status == self.status)
-        return orders.order_by(*order_by(Order, self.sort))
+        chosen = self.model_dump(include={"user_id", "status"}, exclude_none=True)
+        return Order.visible_to(user).filter_by(**chosen).order_by(*order_by(Order, self.sort))
 
 
 @router.get("", response_model=PageOf[OrderPublic], responses=problems(Forbidden))
@@ -48,10 +44,7 @@ def list_orders(
 
 
 @router.post(
-    "",
-    status_code=201,
-    response_model=OrderPublic,
-    responses=problems(OutOfStock) | documented_not_found("item"),
+    "", status_code=201, response_model=OrderPublic, responses=problems(OutOfStock) | documented_not_found("item")
 )
 def place_order(
     response: Response,
@@ -81,4 +74,4 @@ def update_order(
     if data.status == "fulfilled":
         user.require_admin()
     order.require_version(if_match)
-    return order.fulfil(session) if data.status == "fulfilled" else order.cancel(session)
+    return order.close(session, data.status)

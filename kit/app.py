@@ -5,36 +5,30 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from types import FrameType, ModuleType
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm.exc import StaleDataError
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 from uvicorn import Server
 
-from kit import errors, openapi, schema
+from kit import openapi, schema
 from kit.auth import HashingSlots
 from kit.db import Database
 from kit.docs import add_docs
-from kit.errors import Credentials
+from kit.errors import HANDLERS, Credentials
 from kit.logs import configure_logging
 from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
-from kit.problems import Problem
 from kit.rates import RateLimit
 from kit.routing import Router
 from kit.settings import KitSettings, resolve_secret_key
-from kit.sqlite import SQLITE
 
 if sys.platform == "linux":
     import resource
@@ -46,20 +40,19 @@ class App(FastAPI):
     """FastAPI with our middleware around everything, Starlette's own error pages included.
 
     `nouns` are modules with routers; which route answers does not depend on their order. `on_start` is called with the
-    database at every start at which it has this version's schema. Making an app opens nothing; its lifespan does.
+    database at every start at which it has this version's schema; `options` are FastAPI's. Making an app opens nothing;
+    its lifespan does.
     """
 
     def __init__(
         self,
         settings: KitSettings,
         *,
-        title: str,
-        summary: str,
-        version: str,
         api: str,
         nouns: Iterable[ModuleType],
         credentials: Credentials,
         on_start: Sequence[Callable[[Database], None]] = (),
+        **options: Any,
     ) -> None:
         self.settings = settings
         self.credentials = credentials
@@ -67,9 +60,6 @@ class App(FastAPI):
         routers = {id(found): found for noun in nouns for found in vars(noun).values() if isinstance(found, APIRouter)}
         ours = [system, *(router for router in routers.values() if isinstance(router, Router))]
         super().__init__(
-            title=title,
-            summary=summary,
-            version=version,
             lifespan=lifespan,
             # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
             # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
@@ -79,18 +69,8 @@ class App(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
             max_body_size=settings.max_body_bytes,
-            exception_handlers={
-                Problem: errors.on_problem,
-                HTTPException: errors.on_http_exception,
-                RequestValidationError: errors.on_validation_error,
-                NoResultFound: errors.on_no_result,
-                StaleDataError: errors.on_stale_data,
-                IntegrityError: errors.on_integrity_error,
-                DBAPIError: errors.on_database_error,
-                SQLITE.Error: errors.on_database_error,
-                PoolTimeout: errors.on_database_error,
-                Exception: errors.on_unforeseen,
-            },
+            exception_handlers=HANDLERS,
+            **options,
         )
         for router in routers.values():
             if router not in ours:
@@ -165,8 +145,6 @@ def ready(request: Request) -> Readiness:
 
 # Start and stop
 
-_tuned: list[bool] = []
-
 
 @asynccontextmanager
 async def lifespan(app: App) -> AsyncGenerator[None]:
@@ -175,20 +153,20 @@ async def lifespan(app: App) -> AsyncGenerator[None]:
     open_many_files()
     app.state.hashing_slots = HashingSlots()
     app.state.mailer = Mailer(app.settings, app.title)
-    await run_in_threadpool(_start, app)
-    _tune_process()
+    app.state.database = Database(app.settings)
     try:
+        await run_in_threadpool(_start, app)
+        _tune_process()
         yield
     finally:
         await run_in_threadpool(app.state.database.close)
 
 
 def _start(app: App) -> None:
-    settings = app.settings
+    settings, database = app.settings, app.state.database
     configure_logging(settings)
     app.state.settings = settings
     app.state.secret_key = resolve_secret_key(settings)
-    app.state.database = database = Database(settings)
     if settings.migrate_on_start:
         schema.upgrade(database)
     if schema.is_current(database):  # where it is not, /ready says so
@@ -197,11 +175,9 @@ def _start(app: App) -> None:
     database.log_version()
 
 
+@cache
 def _tune_process() -> None:
     """Once in a process: keep garbage collection and threads from holding up the event loop."""
-    if _tuned:
-        return
-    _tuned.append(True)
     gc.freeze()  # what is there now stays: to look through it for garbage stops everything for a tenth of a second
     gc.set_threshold(20_000)  # not several times in each request, which leaves little behind
     sys.setswitchinterval(0.001)  # seconds that a thread may keep the others waiting; the loop is one of them

@@ -147,16 +147,14 @@ def _record_changes(session: Session, _context: object, _instances: object) -> N
 @event.listens_for(TransactionSession, "after_flush")
 def _record_creations(session: Session, _context: object) -> None:
     """Write down what a flush created, now that it has its ids."""
-    _record_all(session, "create", ((row, _created(row)) for row in session.new if isinstance(row, Audited)))
+    created = [row for row in session.new if isinstance(row, Audited)]
+    changes = [{name: [None, new] for name, new in row.audited_values().items()} for row in created]
+    _record_all(session, "create", zip(created, changes, strict=True))
 
 
 @event.listens_for(TransactionSession, "do_orm_execute")
 def _refuse_bulk(statement: ORMExecuteState) -> None:
-    """Refuse a bulk statement on an audited table.
-
-    Raises:
-        RuntimeError: the audit would not see what it changes.
-    """
+    """Refuse a bulk statement on an audited table: the audit would not see what it changes."""
     if statement.is_insert or statement.is_update or statement.is_delete:
         mapper = statement.bind_mapper
         if mapper is not None and issubclass(mapper.class_, Audited):
@@ -164,14 +162,6 @@ def _refuse_bulk(statement: ORMExecuteState) -> None:
                 f"{mapper.class_.__name__} is audited, and the audit does not see a bulk statement: change or delete "
                 "its objects, or use create_many and change_many of kit.audit."
             )
-
-
-def _created(row: Audited) -> Changes:
-    return {name: [None, new] for name, new in row.audited_values().items()}
-
-
-def _removed(row: Audited) -> Changes:
-    return {name: [old, None] for name, old in row.audited_values().items()}
 
 
 def _changes_of(row: Audited) -> Changes:
@@ -220,6 +210,7 @@ def _keeping(mapper: Mapper[Any]) -> Sequence[tuple[Column[Any], type[Problem]]]
 
 
 def _refuse_while_in_use(session: Session, row: Entity) -> None:
+<<<<<<< HEAD
     """Refuse a deletion with the fault that names the foreign key; PostgreSQL would name it by itself, SQLite does not.
 
     Raises:
@@ -229,6 +220,15 @@ def _refuse_while_in_use(session: Session, row: Entity) -> None:
         used = select_columns(column).where(column == row.id).limit(1)
         if session.connection().execute(used).first() is not None:
             raise problem
+=======
+    """Refuse a deletion with the fault that names the foreign key; SQLite, unlike PostgreSQL, does not name it."""
+    for _, column, key in _referring(sa_inspect(type(row))):
+        problem = BROKEN_CONSTRAINTS.get(str(key.constraint.name)) if key.constraint else None
+        if problem is not None and key.ondelete is None:
+            used = select_columns(column).where(column == row.id).limit(1)
+            if session.connection().execute(used).first() is not None:
+                raise problem
+>>>>>>> main
 
 
 def _deleted_with(session: Session, rows: Iterable[Entity]) -> Iterator[tuple[Audited, Changes]]:
@@ -241,7 +241,7 @@ def _deleted_with(session: Session, rows: Iterable[Entity]) -> Iterator[tuple[Au
             continue
         seen.add((type(row), row.id))
         if isinstance(row, Audited):
-            yield row, _removed(row)
+            yield row, {name: [old, None] for name, old in row.audited_values().items()}
         for table, column, key in _referring(sa_inspect(type(row))):
             if issubclass(table, Audited) and (key.ondelete or "").upper() == "CASCADE":
                 with session.no_autoflush:
@@ -278,7 +278,7 @@ def change_many(session: Session, table: type[Row], changes: Sequence[tuple[Row,
     recorded: list[tuple[int, Changes]] = []
     for row, values in changes:
         old = row.audited_values()
-        derived: dict[str, Any] = {**table.folded_values({name: getattr(row, name) for name in table.audited} | values)}
+        derived: dict[str, Any] = {**table.folded_values(old | values)}
         if isinstance(row, Versioned):
             derived["version"] = row.version + 1
         set_loaded(row, values | derived)

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from loguru import logger
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
@@ -16,22 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from kit.problems import (
-    BROKEN_CONSTRAINTS,
-    BadRequest,
-    BodyTooLarge,
-    Conflict,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    InternalError,
-    Invalid,
-    MethodNotAllowed,
-    NotFound,
-    Problem,
-    RouteNotFound,
-    StorageFull,
-    VersionConflict,
-)
+from kit import problems as faults
+from kit.problems import BROKEN_CONSTRAINTS, Problem
+from kit.sqlite import SQLITE
 from kit.strict import UnreadableBody
 
 MEDIA_TYPE = "application/problem+json"
@@ -61,42 +48,36 @@ class ProblemDetails(BaseModel):
     errors: list[dict[str, Any]] | None = None
 
 
-# SQLite's primary result codes, https://sqlite.org/rescode.html; anything else is the app's own fault.
-SQLITE_PROBLEMS: dict[int, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
-    5: DatabaseBusy,  # SQLITE_BUSY
-    6: DatabaseBusy,  # SQLITE_LOCKED
-    8: DatabaseUnavailable,  # SQLITE_READONLY
-    10: DatabaseUnavailable,  # SQLITE_IOERR
-    11: DatabaseUnavailable,  # SQLITE_CORRUPT
-    13: StorageFull,  # SQLITE_FULL
-    14: DatabaseUnavailable,  # SQLITE_CANTOPEN
-    15: DatabaseBusy,  # SQLITE_PROTOCOL
-    26: DatabaseUnavailable,  # SQLITE_NOTADB
-}
-
-# PostgreSQL's SQLSTATEs and their classes, https://www.postgresql.org/docs/current/errcodes-appendix.html.
-POSTGRES_PROBLEMS: dict[str, type[DatabaseBusy | DatabaseUnavailable | StorageFull]] = {
-    "08": DatabaseUnavailable,  # the connection broke
-    "40": DatabaseBusy,  # serialization failure, deadlock
-    "53": DatabaseBusy,  # insufficient resources, such as connections
-    "53100": StorageFull,  # disk full
-    "55": DatabaseBusy,  # lock not available
-    "57": DatabaseUnavailable,  # admin shutdown, cannot connect now
+# SQLite's primary result codes, https://sqlite.org/rescode.html, and PostgreSQL's SQLSTATEs and their classes,
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; anything else is the app's own fault.
+DATABASE_PROBLEMS: dict[int | str, type[Problem]] = {
+    5: faults.DatabaseBusy,  # SQLITE_BUSY
+    6: faults.DatabaseBusy,  # SQLITE_LOCKED
+    8: faults.DatabaseUnavailable,  # SQLITE_READONLY
+    10: faults.DatabaseUnavailable,  # SQLITE_IOERR
+    11: faults.DatabaseUnavailable,  # SQLITE_CORRUPT
+    13: faults.StorageFull,  # SQLITE_FULL
+    14: faults.DatabaseUnavailable,  # SQLITE_CANTOPEN
+    15: faults.DatabaseBusy,  # SQLITE_PROTOCOL
+    26: faults.DatabaseUnavailable,  # SQLITE_NOTADB
+    "08": faults.DatabaseUnavailable,  # the connection broke
+    "40": faults.DatabaseBusy,  # serialization failure, deadlock
+    "53": faults.DatabaseBusy,  # insufficient resources, such as connections
+    "53100": faults.StorageFull,  # disk full
+    "55": faults.DatabaseBusy,  # lock not available
+    "57": faults.DatabaseUnavailable,  # admin shutdown, cannot connect now
 }
 
 
 def database_problem(error: BaseException | None) -> Problem | None:
-    """The problem behind a driver's error, or None where it is the app's own fault."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(code, int):
-        problem = SQLITE_PROBLEMS.get(code & 0xFF)
-        return problem() if problem else None
-    if not hasattr(error, "sqlstate"):
-        return None
-    state = getattr(error, "sqlstate", None)  # None where the server was never reached
-    if not isinstance(state, str):
-        return DatabaseUnavailable()
-    problem = POSTGRES_PROBLEMS.get(state) or POSTGRES_PROBLEMS.get(state[:2])
+    """The problem behind an error of the database or its driver, or None where it is the app's own fault."""
+    if isinstance(error, DBAPIError):
+        error = error.orig
+    if hasattr(error, "sqlstate"):  # PostgreSQL's; None where the server was never reached
+        state: str = getattr(error, "sqlstate") or "08"  # noqa: B009 - psycopg's errors have it, BaseException does not
+        problem = DATABASE_PROBLEMS.get(state) or DATABASE_PROBLEMS.get(state[:2])
+    else:
+        problem = DATABASE_PROBLEMS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
     return problem() if problem else None
 
 
@@ -124,37 +105,32 @@ def _is_token_path(request: Request) -> bool:
 
 def problem_for_status(status: int) -> Problem:
     """The problem for an error that a library answered by its status alone."""
-    known: dict[int, type[Problem]] = {404: RouteNotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
+    known: list[type[Problem]] = [faults.RouteNotFound, faults.MethodNotAllowed, faults.BodyTooLarge]
     if status >= 500:
-        return InternalError()
-    return known.get(status, BadRequest)()
+        return faults.InternalError()
+    return next((kind for kind in known if kind.status == status), faults.BadRequest)()
 
 
 def problems(*kinds: type[Problem]) -> Responses:
     """Document problems for `responses=`: one entry a status, with the error codes."""
-    documented: Responses = {}
-    for kind in kinds:
-        described = [documented[kind.status]["description"]] if kind.status in documented else []
-        documented[kind.status] = problem_schema(*described, kind.code)
-    return documented
+    return merged(*(_documented(kind.status, kind.code) for kind in kinds))
 
 
 def documented_not_found(*entities: str) -> Responses:
     """Document the 404 for rows that a path or a body names by their ids."""
-    return {404: problem_schema(*(f"{entity.upper()}_NOT_FOUND" for entity in entities))}
+    return merged(*(_documented(404, f"{entity.upper()}_NOT_FOUND") for entity in entities))
 
 
-def problem_schema(*codes: str) -> dict[str, Any]:
-    """Document the problems of one status by their error codes."""
+def _documented(status: int, code: str) -> Responses:
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {"description": ", ".join(codes), "content": {MEDIA_TYPE: {"schema": schema}}}
+    return {str(status): {"description": code, "content": {MEDIA_TYPE: {"schema": schema}}}}
 
 
 def merged(*parts: Responses) -> Responses:
     """Document several parts as one; the error codes of one status stand together."""
     documented: Responses = {}
     for part in parts:
-        for status, entry in part.items():
+        for status, entry in ((str(status), entry) for status, entry in part.items()):
             known = documented.get(status, {})
             if "description" in known and "description" in entry:
                 codes = dict.fromkeys(f"{known['description']}, {entry['description']}".split(", "))
@@ -163,53 +139,74 @@ def merged(*parts: Responses) -> Responses:
     return documented
 
 
-# The handlers below are `async def` so that FastAPI calls them on the event loop; they do no I/O.
+# The handlers are `async def` so that FastAPI calls them on the event loop.
 
 
-async def on_problem(request: Request, error: Problem) -> Response:
-    """Answer a problem that the app itself raised."""
-    return problem_response(request, error)
-
-
-async def on_http_exception(request: Request, error: HTTPException) -> Response:
-    """Answer what Starlette and FastAPI raise by status: no route, wrong method, unreadable body."""
-    problem = error.problem if isinstance(error, UnreadableBody) else problem_for_status(error.status_code)
-    if error.status_code == 405:  # Starlette names the methods of the first route with this path only
-        routes = [route for route in request.app.routes if isinstance(route, Route)]
-        here = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
-        problem.headers["Allow"] = ", ".join(sorted({method for methods in here for method in methods}))
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer an exception that somebody foresaw; does no I/O."""
+    problem = _problem_of(request, error)
+    if problem is None:
+        raise error
     return problem_response(request, problem)
 
 
-async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Answer a request that does not fit the route's declaration."""
+async def on_unforeseen(request: Request, _error: Exception) -> Response:
+    """Answer everything else with a 500 that says nothing about its cause; does no I/O."""
+    return problem_response(request, faults.InternalError())
+
+
+FORESEEN = (Problem, HTTPException, RequestValidationError, SQLAlchemyError, SQLITE.Error)
+HANDLERS: dict[Any, Any] = {**dict.fromkeys(FORESEEN, on_error), Exception: on_unforeseen}
+"""Which handler answers which exception."""
+
+
+def _problem_of(request: Request, error: Exception) -> Problem | None:
+    match error:
+        case Problem():
+            return error
+        case UnreadableBody():
+            return error.problem
+        case HTTPException():  # what Starlette and FastAPI raise by status
+            return _with_allowed_methods(request, problem_for_status(error.status_code))
+        case RequestValidationError():
+            return _invalid(request, error)
+        case NoResultFound():  # a `.one()`; `session.get_one` says by itself which row is missing
+            return _missing_row(request)
+        case StaleDataError():  # another transaction changed the row first
+            return faults.VersionConflict()
+        case IntegrityError():
+            return BROKEN_CONSTRAINTS.get(broken_constraint(error), faults.Conflict)()
+        case _:
+            problem = faults.DatabaseBusy() if isinstance(error, PoolTimeout) else database_problem(error)
+            if problem is not None:
+                logger.warning("{}: {}", problem.code, error.orig if isinstance(error, DBAPIError) else error)
+            return problem
+
+
+def _with_allowed_methods(request: Request, problem: Problem) -> Problem:
+    """Starlette names the methods of the first route with this path only."""
+    if problem.status == 405:
+        routes = [route for route in request.app.routes if isinstance(route, Route)]
+        here = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
+        problem.headers["Allow"] = ", ".join(sorted({method for methods in here for method in methods}))
+    return problem
+
+
+def _invalid(request: Request, error: RequestValidationError) -> Problem:
     if _is_token_path(request) and all(fault["loc"][0] == "body" for fault in error.errors()):
-        return problem_response(request, BadRequest(Invalid(error.errors()).detail))
+        return faults.BadRequest(faults.Invalid(error.errors()).detail)
     if isinstance(error.body, bytes):
         message = "Send JSON, and say so with 'Content-Type: application/json'"
-        return problem_response(request, Invalid([{"loc": ("body",), "msg": message, "type": "content_type"}]))
-    return problem_response(request, Invalid(error.errors()))
+        return faults.Invalid([{"loc": ("body",), "msg": message, "type": "content_type"}])
+    return faults.Invalid(error.errors())
 
 
-async def on_no_result(request: Request, _error: NoResultFound) -> Response:
-    """Answer a `.one()` that found nothing: the row is taken for the one that the path names last.
-
-    `session.get_one` says by itself which row is missing; prefer it.
-    """
+def _missing_row(request: Request) -> Problem:
+    """The row is taken for the one that the path names last."""
     if not request.path_params:
-        return problem_response(request, RouteNotFound("What this request names was not found."))
+        return faults.RouteNotFound("What this request names was not found.")
     name, value = list(request.path_params.items())[-1]
-    return problem_response(request, NotFound(name.removesuffix("_id"), value))
-
-
-async def on_stale_data(request: Request, _error: StaleDataError) -> Response:
-    """Answer a row that another transaction changed first."""
-    return problem_response(request, VersionConflict())
-
-
-async def on_integrity_error(request: Request, error: IntegrityError) -> Response:
-    """Answer a broken constraint with the problem that names it."""
-    return problem_response(request, BROKEN_CONSTRAINTS.get(broken_constraint(error), Conflict)())
+    return faults.NotFound(name.removesuffix("_id"), value)
 
 
 def broken_constraint(error: IntegrityError) -> str:
@@ -226,18 +223,3 @@ def broken_constraint(error: IntegrityError) -> str:
         return named
     table = named.partition(".")[0]
     return "_".join(["uq", table, *re.findall(r"\.(\w+)", named)])
-
-
-async def on_database_error(request: Request, error: Exception) -> Response:
-    """Answer a database that is busy, full or gone; anything else is a fault of the app."""
-    driver_error = error.orig if isinstance(error, DBAPIError) else error
-    problem = DatabaseBusy() if isinstance(error, PoolTimeout) else database_problem(driver_error)
-    if problem is None:
-        raise error
-    logger.warning("{}: {}", problem.code, driver_error)
-    return problem_response(request, problem)
-
-
-async def on_unforeseen(request: Request, _error: Exception) -> Response:
-    """Answer everything else with a 500 that says nothing about its cause."""
-    return problem_response(request, InternalError())

@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
@@ -19,19 +20,27 @@ MAX_GROUP_SIZE = 16
 MAX_GROUP_SECONDS = 0.05  # until the last job of a group begins
 
 
-class Outcome(NamedTuple):
-    """What came of a job."""
+@dataclass(slots=True)
+class Job:
+    """A piece of work, the context in which it runs, the future that its caller awaits, and what came of it."""
 
-    result: Any
-    error: BaseException | None
-
-
-class Job(NamedTuple):
-    """A piece of work, the context in which it runs, and the future that its caller awaits."""
-
-    future: Future[Outcome]
-    context: Context
     work: Callable[[], Any]
+    context: Context
+    future: Future[None]
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work; an error, whatever it is, belongs to the caller."""
+        try:
+            self.result = self.context.run(self.work)
+        except BaseException as error:
+            self.error = error
+
+    def undo(self, error: BaseException) -> None:
+        """Take back what was done; a job that failed by itself keeps its own error, unless its changes should stay."""
+        if self.error is None or (isinstance(self.error, Problem) and self.error.keeps_changes):
+            self.error = error
 
 
 class Executor:
@@ -49,20 +58,20 @@ class Executor:
         self.group = group
         self.limiter = CapacityLimiter(width)
         self.waiting: deque[Job] = deque()
-        self.done: deque[tuple[Job, Outcome]] = deque()
+        self.done: deque[Job] = deque()
         self.workers: set[Task[None]] = set()
         self.timer: TimerHandle | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do `work` in a thread, in the order of asking; return its result or raise its error. Does no I/O itself."""
         loop = get_running_loop()
-        job = Job(loop.create_future(), copy_context(), work)
+        job = Job(work, copy_context(), loop.create_future())
         self.waiting.append(job)
         self._start_workers(loop)
-        result, error = await job.future
-        if error is not None:
-            raise error
-        return result
+        await job.future
+        if job.error is not None:
+            raise job.error
+        return job.result
 
     def _start_workers(self, loop: AbstractEventLoop) -> None:
         if self.waiting and self.workers and self.timer is None:  # a worker may take a job before it reports the last
@@ -76,7 +85,9 @@ class Executor:
         self.workers.discard(worker)
         error = None if worker.cancelled() else worker.exception()
         if error is not None and self.waiting:  # the system has no thread for us
-            self.done.append((self.waiting.popleft(), Outcome(None, error)))
+            job = self.waiting.popleft()
+            job.error = error
+            self.done.append(job)
         self._report()
         self._start_workers(worker.get_loop())  # for a job that came after the worker had looked for the last time
 
@@ -102,36 +113,23 @@ class Executor:
         return jobs
 
     def _run_group(self, jobs: deque[Job]) -> None:
-        done: list[tuple[Job, Outcome]] = []
+        done: list[Job] = []
         try:
             with self.group() if self.group and len(jobs) > 1 else nullcontext():
                 end = monotonic() + MAX_GROUP_SECONDS
                 while jobs and (not done or monotonic() < end):
-                    job = jobs.popleft()
-                    done.append((job, _outcome(job)))
+                    done.append(jobs.popleft())
+                    done[-1].run()
         except BaseException as error:
             if not done:  # the group could not begin
-                done, jobs = [(job, Outcome(None, error)) for job in jobs], deque()
-            else:  # nothing that was done is kept
-                done = [(job, _undone(outcome, error)) for job, outcome in done]
+                done, jobs = [*jobs], deque()
+            for job in done:
+                job.undo(error)
         self.waiting.extendleft(reversed(jobs))
         self.done.extend(done)
 
     def _report(self) -> None:
         while self.done:
-            job, outcome = self.done.popleft()
+            job = self.done.popleft()
             if not job.future.cancelled():
-                job.future.set_result(outcome)
-
-
-def _outcome(job: Job) -> Outcome:
-    try:
-        return Outcome(job.context.run(job.work), None)
-    except BaseException as error:  # whatever it is, it belongs to the caller of the job
-        return Outcome(None, error)
-
-
-def _undone(outcome: Outcome, error: BaseException) -> Outcome:
-    # A job that failed by itself keeps its own error, unless its changes should have been kept all the same.
-    keeps_changes = isinstance(outcome.error, Problem) and outcome.error.keeps_changes
-    return outcome if outcome.error and not keeps_changes else Outcome(None, error)
+                job.future.set_result(None)

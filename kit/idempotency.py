@@ -44,10 +44,7 @@ class IdempotencyKey(Table, table=True):
         """The row of this key: new and without an answer, or the one with the first answer.
 
         Keys are kept for a day; older ones are cleaned up here. Of two requests with one key the second waits here
-        until the first is done.
-
-        Raises:
-            IdempotencyKeyReused: the key came with another body, or at another address, before.
+        until the first is done. `IdempotencyKeyReused` says that the key came with another body or address before.
         """
         session.exec(delete(cls).where(col(cls.created_at) < now() - timedelta(days=1)))
         values = {"user_id": user_id, "key": key, "request_hash": request_hash, "created_at": now()}

@@ -3,22 +3,21 @@
 import inspect
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast
 
+from annotated_types import GroupedMetadata
 from fastapi import Header, Query
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
-from pydantic_core.core_schema import no_info_after_validator_function
-from sqlalchemy import BigInteger, ColumnElement, Integer, UnaryExpression, bindparam
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+from sqlalchemy import BigInteger, Integer, UnaryExpression, bindparam
 from sqlalchemy import inspect as sa_inspect
-from sqlmodel import Session, SQLModel, asc, desc, func, select
+from sqlmodel import Session, SQLModel, asc, col, desc, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from kit.models import BIGGEST_ID, Digits
+from kit.models import BIGGEST_ID, Digits, Entity
 from kit.problems import Invalid
 
 Row = TypeVar("Row")
@@ -122,30 +121,25 @@ class CursorRequest(BaseModel):
     def of(
         self,
         session: Session,
-        table: type[SQLModel],
+        table: type[Entity],
         rows: SelectOfScalar[Row],
         *,
         oldest_first: bool = False,
         **values: int,
     ) -> CursorPage[Row]:
-        """The next rows of this table, by id; `values` are those of the statement's own parameters.
-
-        Raises:
-            Invalid: the cursor is not one of this list.
-        """
+        """The next rows of this table, by id; `values` are those of the statement's own parameters."""
         last_id = _read_cursor(self.cursor, table) if self.cursor is not None else None
         page = _cursor_page(table, rows, oldest_first=oldest_first, goes_on=last_id is not None)
         found = _read(session, page, values | {"last_id": last_id, "limit": self.limit + 1})
-        items = found[: self.limit]
-        more = len(found) > self.limit
-        return CursorPage(items, _cursor(table, getattr(items[-1], "id")) if more else None)  # noqa: B009
+        last: Any = found[self.limit - 1] if len(found) > self.limit else None
+        return CursorPage(found[: self.limit], _cursor(table, last.id) if last else None)
 
 
 @cached_statement
 def _cursor_page(
-    table: type[SQLModel], rows: SelectOfScalar[Row], *, oldest_first: bool, goes_on: bool
+    table: type[Entity], rows: SelectOfScalar[Row], *, oldest_first: bool, goes_on: bool
 ) -> SelectOfScalar[Row]:
-    ids: ColumnElement[int] = getattr(table, "id")  # noqa: B009 - every table here has one, SQLModel does not
+    ids = col(table.id)
     if goes_on:
         last_id = bindparam("last_id", type_=BigInteger)
         rows = rows.where(ids > last_id if oldest_first else ids < last_id)
@@ -161,42 +155,33 @@ def _cursor(table: type[SQLModel], row_id: int) -> str:
 
 def _read_cursor(cursor: str, table: type[SQLModel]) -> int:
     try:
-        name, _, digits = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
-        row_id = int(digits)
+        row_id = int(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition(":")[2])
     except ValueError:  # broken base64, UTF-8 and numbers alike
-        name, row_id = "", 0
-    if name != table.__name__ or not 0 < row_id <= BIGGEST_ID or _cursor(table, row_id) != cursor:
+        row_id = 0
+    if not 0 < row_id <= BIGGEST_ID or _cursor(table, row_id) != cursor:
         raise Invalid([{"loc": ("query", "cursor"), "msg": "This is no cursor of this list", "type": "cursor"}])
     return row_id
 
 
-@dataclass(frozen=True)
-class Sortable:
+class sortable(GroupedMetadata):  # noqa: N801 - reads like the functions of pydantic beside it
     """Declares a `sort` parameter: some of `fields`, by commas, each with `-` in front for descending order."""
 
-    fields: tuple[str, ...]
+    def __init__(self, *fields: str) -> None:
+        self.fields = fields
+        self.rule = f"Sort by {', '.join(fields)}, separated by commas, with '-' in front for descending"
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A string, checked here so that the message names the fields instead of a pattern."""
-        return no_info_after_validator_function(self._checked, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The same for the documentation, where a pattern says it best."""
+    def __iter__(self) -> Iterator[object]:
+        """What pydantic checks, with a message that names the fields, and documents, where a pattern says it best."""
         one = f"-?({'|'.join(self.fields)})"
-        return {"type": "string", "pattern": f"^{one}(,{one})*$", "description": f"{self._rule()}; ties go by id."}
+        yield AfterValidator(self._checked)
+        yield WithJsonSchema(
+            {"type": "string", "pattern": f"^{one}(,{one})*$", "description": f"{self.rule}; ties go by id."}
+        )
 
     def _checked(self, sort: str) -> str:
         if not all(part.removeprefix("-") in self.fields for part in sort.split(",")):
-            raise PydanticCustomError("sort_unknown", "{rule}", {"rule": self._rule()})
+            raise PydanticCustomError("sort_unknown", "{rule}", {"rule": self.rule})
         return sort
-
-    def _rule(self) -> str:
-        return f"Sort by {', '.join(self.fields)}, separated by commas, with '-' in front for descending"
-
-
-def sortable(*fields: str) -> Sortable:
-    """The `sort` parameter of a list with these fields."""
-    return Sortable(fields)
 
 
 class Rows(SelectOfScalar[Row]):

@@ -18,8 +18,6 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 DEVELOPMENT_LINE = (
     "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <8}</level> {message} <dim>{extra[request_id]}</dim>"
 )
-
-
 AS_JSON = json.JSONEncoder(default=str).encode  # made once: `json.dumps` would make one for every line
 
 
@@ -28,20 +26,15 @@ def configure_logging(settings: KitSettings) -> None:
     logger.remove()
     logger.configure(patcher=_add_request_id)
     # diagnose=False: a traceback must not print the values of variables, some of which are secrets.
-    if settings.log_json:
-        logger.add(_write_json, format="{message}", level=settings.log_level, diagnose=False, backtrace=False)
-    else:
-        logger.add(sys.stderr, format=DEVELOPMENT_LINE, level=settings.log_level, diagnose=False, backtrace=False)
+    sink, line = (_write_json, "{message}") if settings.log_json else (sys.stderr, DEVELOPMENT_LINE)
+    logger.add(sink, format=line, level=settings.log_level, diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
-    for name in ("uvicorn", "uvicorn.error", "fastapi", "alembic"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi", "alembic"):
         library = logging.getLogger(name)
         library.handlers.clear()
-        library.propagate = True
+        # uvicorn's access line prints the query, and every request has our own line already.
+        library.propagate = name != "uvicorn.access"
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it greets with a line for each of its plugins
-    # uvicorn's access line prints the query, and every request has our own line already.
-    access = logging.getLogger("uvicorn.access")
-    access.handlers.clear()
-    access.propagate = False
 
 
 def _add_request_id(record: "Record") -> None:

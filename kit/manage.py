@@ -57,7 +57,7 @@ def opened_database(settings: KitSettings) -> Generator[Database]:
     except StartRefused as refusal:
         fail(str(refusal))
     except (DBAPIError, SQLITE.Error) as error:
-        problem = database_problem(error.orig if isinstance(error, DBAPIError) else error)
+        problem = database_problem(error)
         if problem is None:
             raise
         fail(problem.detail)

@@ -57,8 +57,6 @@ class RequestContext:
 class _Exchange:
     """One request and its answer."""
 
-    __slots__ = ("context", "ended", "extra", "receive", "replaced", "scope", "send", "started", "status")
-
     def __init__(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
         self.context = context
         self.scope = scope
@@ -77,9 +75,8 @@ class _Exchange:
             await self.context.app(self.scope, self.receive, self.answer)
         except Exception as error:  # the last resort: whatever it is, it is logged once and answered as a 500
             logger.opt(exception=error).error("Unhandled {}", type(error).__name__)
-            if self.status:
-                return
-            await self._answer_problem(InternalError(), [])
+            if not self.status:
+                await self._answer_problem(InternalError(), [])
         finally:
             self._log()
             REQUEST_ID.reset(token)
@@ -108,7 +105,8 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             headers: list[tuple[bytes, bytes]] = list(message["headers"])
-            if message["status"] >= 400 and not self.status and not _is_problem(headers):
+            is_problem = (b"content-type", MEDIA_TYPE.encode()) in headers
+            if message["status"] >= 400 and not self.status and not is_problem:
                 self.replaced = True
                 await self._answer_problem(problem_for_status(message["status"]), headers)
                 return
@@ -137,10 +135,6 @@ class _Exchange:
             duration_ms=round((self.ended - self.started) * 1000, 2),
             user_id=self.scope["state"].get("user_id"),
         )
-
-
-def _is_problem(headers: list[tuple[bytes, bytes]]) -> bool:
-    return (b"content-type", MEDIA_TYPE.encode()) in headers
 
 
 def _security_headers(settings: KitSettings) -> list[tuple[bytes, bytes]]:

@@ -1,12 +1,12 @@
 """What every table and every schema is made of: base classes, types of fields, and the clock."""
 
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapper, declared_attr
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, Session, SQLModel
 
 # The typed dict of SQLModel's `model_config` is in no public module. When it moves, use a plain dict here.
@@ -149,27 +149,12 @@ Nullable = Annotated[Value | None, _MayBeNull()]
 """A field of a `PatchBody` that may be emptied: `note: Nullable[Note] = None`."""
 
 
-class CodePointText(TypeDecorator[str]):
-    """Text that every database sorts by code point, whatever the language of its server."""
+# Any: SQLModel declares the type of a column as a class, and takes an object as well.
+CodePointText: Any = String().with_variant(String(collation="C"), "postgresql")
+"""Text that every database sorts by code point, whatever the language of its server; SQLite does so by itself."""
 
-    impl = String
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """PostgreSQL's "C" collation; SQLite sorts so by itself."""
-        text = String(collation="C") if dialect.name == "postgresql" else String()
-        return dialect.type_descriptor(text)
-
-
-class BigInt(TypeDecorator[int]):
-    """A 64-bit integer; on SQLite `INTEGER`, which is one, and the only type with `AUTOINCREMENT`."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """`INTEGER` on SQLite, `BIGINT` elsewhere."""
-        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+BigInt: Any = BigInteger().with_variant(Integer(), "sqlite")
+"""A 64-bit integer; on SQLite `INTEGER`, which is one, and the only type with `AUTOINCREMENT`."""
 
 
 class TagList(TypeDecorator[list[str]]):
@@ -197,20 +182,12 @@ class RequestBody(SQLModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Refuse a field that no JSON could ever fill.
-
-        Raises:
-            TypeError: it is a `datetime` or a `date`.
-        """
+        """Refuse a bare `datetime` or `date`, which no JSON could ever fill."""
         super().__pydantic_init_subclass__(**options)
         for name, field in cls.model_fields.items():
-            if not field.metadata and _mentions(field.annotation, date):
+            kinds = get_args(field.annotation) or (field.annotation,)
+            if not field.metadata and (date in kinds or datetime in kinds):
                 raise TypeError(f"{cls.__name__}.{name} takes no JSON: use Time or Day of kit.models for it.")
-
-
-def _mentions(annotation: Any, kind: type) -> bool:
-    parts: tuple[Any, ...] = getattr(annotation, "__args__", (annotation,))
-    return any(isinstance(part, type) and issubclass(part, kind) for part in parts)
 
 
 class PatchBody(RequestBody):
@@ -228,12 +205,11 @@ class PatchBody(RequestBody):
         """The schema without the `null` that only marks a field as left out."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
-        fields: Iterable[tuple[str, JsonSchemaValue]] = schema.get("properties", {}).items()
-        for name, field in fields:
+        fields: dict[str, JsonSchemaValue] = schema.get("properties", {})
+        for name, field in fields.items():
             field.pop("default", None)
             if not _may_be_null(cls, name):
-                kinds: list[JsonSchemaValue] = field.pop("anyOf", [])
-                field.update(kinds[0] if kinds else {})
+                field.update(field.pop("anyOf", [{}])[0])
         return reference
 
     def changes(self) -> dict[str, Any]:
@@ -336,11 +312,7 @@ class Versioned(Entity):
         return "*" in tags or self.etag in tags
 
     def require_version(self, if_match: str | None) -> Self:
-        """The row itself, unless `If-Match` names other versions only (RFC 9110, 13.1.1).
-
-        Raises:
-            VersionConflict: the row changed since the caller read it.
-        """
+        """The row itself; `VersionConflict` if `If-Match` names other versions only (RFC 9110, 13.1.1)."""
         tags = [tag.strip() for tag in if_match.split(",")] if if_match is not None else ["*"]
         if "*" not in tags and self.etag not in tags:
             raise VersionConflict
@@ -367,21 +339,13 @@ class Owned(Entity):
     owner: ClassVar[str] = "creator_id"
 
     def require_owner(self, user: Person) -> Self:
-        """The row itself, for the person to whom it belongs.
-
-        Raises:
-            NotOwner: `user` is somebody else.
-        """
+        """The row itself, for the person to whom it belongs; `NotOwner` for anybody else."""
         if getattr(self, self.owner) != user.id:
             raise NotOwner
         return self
 
     def require_owner_or_admin(self, user: Person) -> Self:
-        """The row itself, for the person to whom it belongs and for admins.
-
-        Raises:
-            NotOwner: `user` is neither.
-        """
+        """The row itself, for the person to whom it belongs and for admins; `NotOwner` for anybody else."""
         return self if user.is_admin else self.require_owner(user)
 
 

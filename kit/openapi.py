@@ -6,25 +6,10 @@ from typing import Any, cast
 
 from starlette.routing import BaseRoute
 
+from kit import problems as faults
 from kit.errors import Credentials, ProblemDetails, Responses, documented_not_found, merged, problems
 from kit.middleware import HEALTH
 from kit.models import BIGGEST_ID
-from kit.problems import (
-    BadRequest,
-    BodyTooLarge,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    Forbidden,
-    HostNotAllowed,
-    IdempotencyKeyReused,
-    InternalError,
-    Invalid,
-    NotAuthenticated,
-    Problem,
-    RateLimited,
-    StorageFull,
-    VersionConflict,
-)
 from kit.routing import Caller, Route, callers_of
 
 Document = dict[str, Any]
@@ -60,30 +45,17 @@ def _complete(operation: Document, route: Route, method: str, *, has_rate: bool)
         del own["422"]
     if callers_of(route):
         operation["security"] = [{Caller.scheme_name: []}]
-    kinds = [BadRequest, HostNotAllowed, Invalid, InternalError, DatabaseBusy, DatabaseUnavailable]
-    kinds += _problems_of(operation, route, method)
-    kinds += [RateLimited] if has_rate else []
-    implied = problems(*kinds)
-    if ids := re.findall(r"{(\w+)_id}", route.path):
-        implied = merged(implied, documented_not_found(*ids))
-    responses = merged(_texts(implied), _texts(_headers(operation, route, method)), own)
-    operation["responses"] = dict(sorted(responses.items()))
-
-
-def _problems_of(operation: Document, route: Route, method: str) -> list[type[Problem]]:
-    kinds: list[type[Problem]] = []
-    for caller in callers_of(route):
-        kinds += caller.problems
-    if "if-match" in _parameters(operation):
-        kinds.append(VersionConflict)
-    if "requestBody" in operation:
-        kinds.append(BodyTooLarge)
-    if method != "GET":
-        kinds.append(StorageFull)
-    if route.declared.key:
-        kinds.append(IdempotencyKeyReused)
-    order = [NotAuthenticated, Forbidden]
-    return [*(kind for kind in order if kind in kinds), *(kind for kind in kinds if kind not in order)]
+    parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
+    kinds: list[type[faults.Problem]] = [faults.BadRequest, faults.HostNotAllowed, faults.Invalid]
+    kinds += [faults.InternalError, faults.DatabaseBusy, faults.DatabaseUnavailable]
+    kinds += [kind for caller in callers_of(route) for kind in caller.problems]
+    kinds += [faults.VersionConflict] if "if-match" in parameters else []
+    kinds += [faults.BodyTooLarge] if "requestBody" in operation else []
+    kinds += [faults.StorageFull] if method != "GET" else []
+    kinds += [faults.IdempotencyKeyReused] if route.declared.key else []
+    kinds += [faults.RateLimited] if has_rate else []
+    implied = merged(problems(*kinds), documented_not_found(*re.findall(r"{(\w+)_id}", route.path)))
+    operation["responses"] = dict(sorted(merged(implied, _headers(operation, route, method), own).items()))
 
 
 def _headers(operation: Document, route: Route, method: str) -> Responses:
@@ -97,14 +69,6 @@ def _headers(operation: Document, route: Route, method: str) -> Responses:
         return {route.status_code or 200: {"headers": headers | etag}}
     operation.setdefault("parameters", []).append({"name": "If-None-Match", "in": "header"} | TEXT)
     return {200: {"headers": etag}, 304: {"description": "The version is that of `If-None-Match`.", "headers": etag}}
-
-
-def _parameters(operation: Document) -> set[str]:
-    return {parameter["name"] for parameter in operation.get("parameters", [])}
-
-
-def _texts(responses: Responses) -> Responses:
-    return {str(status): entry for status, entry in responses.items()}
 
 
 def _keep_whole_numbers(schema: Document) -> None:

@@ -24,6 +24,7 @@ class Problem(Exception):
     constraint: ClassVar[str] = ""
     """The constraint of the database that is broken by this fault, such as `uq_user_email` or `fk_order_user_id`."""
     keeps_changes: ClassVar[bool] = False
+    default_headers: ClassVar[Mapping[str, str]] = {}
     oauth_error: ClassVar[str] = "invalid_request"
 
     def __init_subclass__(cls) -> None:
@@ -42,7 +43,7 @@ class Problem(Exception):
     ) -> None:
         self.detail = detail or type(self).detail
         self.errors = [dict(error) for error in errors][:MAX_ERRORS]
-        self.headers = dict(headers or {})
+        self.headers = {**self.default_headers, **(headers or {})}
         super().__init__(self.detail)
 
 
@@ -69,9 +70,7 @@ class NotAuthenticated(Problem):
 
     status = 401
     detail = "Sign in and send a valid access token as 'Authorization: Bearer <token>'."
-
-    def __init__(self) -> None:
-        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+    default_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(Problem):
@@ -157,17 +156,6 @@ class Invalid(Problem):
         super().__init__(f"{where}: {shown[0]['msg'].rstrip('.')}{more}.", errors=shown)
 
 
-class TooManyAttempts(Problem):
-    """429: too many failed sign-ins for this account; `Retry-After` is in seconds."""
-
-    status = 429
-    detail = "Too many failed sign-ins for this account; try again later."
-    keeps_changes = True
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(headers={"Retry-After": str(retry_after)})
-
-
 class RateLimited(Problem):
     """429: too many requests from one client address; `Retry-After` is in seconds."""
 
@@ -176,6 +164,13 @@ class RateLimited(Problem):
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class TooManyAttempts(RateLimited):
+    """429: too many failed sign-ins for this account; `Retry-After` is in seconds."""
+
+    detail = "Too many failed sign-ins for this account; try again later."
+    keeps_changes = True
 
 
 class InternalError(Problem):
@@ -190,9 +185,7 @@ class DatabaseBusy(Problem):
 
     status = 503
     detail = "The database is busy; try again in a moment."
-
-    def __init__(self) -> None:
-        super().__init__(headers={"Retry-After": str(RETRY_SECONDS)})
+    default_headers: ClassVar = {"Retry-After": str(RETRY_SECONDS)}
 
 
 class DatabaseUnavailable(Problem):
@@ -200,9 +193,7 @@ class DatabaseUnavailable(Problem):
 
     status = 503
     detail = "The database is not available; try again later."
-
-    def __init__(self) -> None:
-        super().__init__(headers={"Retry-After": "5"})
+    default_headers: ClassVar = {"Retry-After": "5"}
 
 
 class StorageFull(Problem):

@@ -66,12 +66,7 @@ class Caller(Generic[Who]):
         self.problems = (NotAuthenticated, *problems)
 
     def identify(self, request: Request, session: Session, claims: Claims) -> Who:
-        """The caller as of now, who acts in `session` from here on.
-
-        Raises:
-            NotAuthenticated: the login session or the account is gone.
-            Problem: one of `problems`.
-        """
+        """The caller as of now, who acts in `session` from here on; raises one of `problems` if they may not."""
         who = self.read(session, claims)
         if who is None:
             raise NotAuthenticated
@@ -116,12 +111,10 @@ class Declaration:
 
     def __init__(self, endpoint: Callable[..., Any]) -> None:
         self.signature = inspect.signature(endpoint, eval_str=True)
-        self.session = ""
+        self.session = self.key = self.request = self.response = ""
         self.writes = False
         self.callers: dict[str, Caller[Any]] = {}
         self.hashed: dict[str, Hashed] = {}
-        self.key = ""
-        self.request = self.response = ""
         for name, parameter in self.signature.parameters.items():
             self._read(name, parameter.annotation)
 
@@ -207,22 +200,20 @@ class Route(APIRoute):
         @functools.wraps(endpoint)
         async def run(**values: Any) -> Any:
             """Have the hashes computed and the work done; does no I/O itself."""
-            request: Request = values[request_name] if declared.request else values.pop(request_name)
+            request: StrictRequest = values[request_name] if declared.request else values.pop(request_name)
             if declared.hashed:
-                if isinstance(request, StrictRequest) and request.claims and self.in_one_thread:
+                known = values
+                if request.claims is not None and self.in_one_thread:
                     # Nobody but a living caller, with the right role, may make this work.
-                    callers = await run_in_threadpool(self._identify_alone, request, request.claims)
-                    hashed = {k: await mark.value(request, values | callers) for k, mark in declared.hashed.items()}
-                else:
-                    hashed = {k: await mark.value(request, values) for k, mark in declared.hashed.items()}
-                values |= hashed
+                    known = values | await run_in_threadpool(self._identify_alone, request, request.claims)
+                values |= {name: await mark.value(request, known) for name, mark in declared.hashed.items()}
             if inspect.iscoroutinefunction(endpoint):
                 return self._respond(request, await endpoint(**values), values.get(declared.response))
-            work = partial(self._work if self.in_one_thread else self._work_resolved, endpoint, request, values)
             if not self.in_one_thread or not (declared.session or declared.callers):
-                return await run_in_threadpool(work)
+                return await run_in_threadpool(self._work_resolved, endpoint, request, values)
             database: Database = request.app.state.database
-            return await (database.writers if declared.writes else database.readers).run(work)
+            executor = database.writers if declared.writes else database.readers
+            return await executor.run(partial(self._work, endpoint, request, values))
 
         run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
         return run
@@ -230,8 +221,6 @@ class Route(APIRoute):
     def _work(self, endpoint: Callable[..., Any], request: StrictRequest, values: dict[str, Any]) -> Response:
         """The second half: session, caller and role, the endpoint, its shape, the commit."""
         declared = self.declared
-        if not (declared.session or declared.callers):
-            return self._respond(request, endpoint(**values), values.get(declared.response))
         database: Database = request.app.state.database
         with ending(database.write() if declared.writes else database.read()) as session:
             if request.claims is not None:
@@ -241,7 +230,7 @@ class Route(APIRoute):
             return self._once(session, request, values, endpoint)
 
     def _work_resolved(self, endpoint: Callable[..., Any], request: Request, values: dict[str, Any]) -> Response:
-        """The same, where FastAPI resolved session and caller and ends the session."""
+        """The same, where there is no session, or where FastAPI resolved session and caller and ends the session."""
         for name in self.declared.callers if self.declared.session else ():
             act_as(values[self.declared.session], values[name].id)
         return self._once(values.get(self.declared.session), request, values, endpoint)
@@ -251,15 +240,15 @@ class Route(APIRoute):
     ) -> Response:
         """Call the endpoint, or answer a repetition of a request that carried an `Idempotency-Key`."""
         key: str | None = values.get(self.declared.key)
-        kept: IdempotencyKey | None = None
-        if key is not None and session is not None:
-            caller: Person = values[next(iter(self.declared.callers))]
-            same = request_hash(request.method, request.url.path, values.values())
-            kept = IdempotencyKey.claim(session, caller.id, key, same)
-            if kept.status:
-                return kept.replay()
+        if key is None or session is None:
+            return self._respond(request, endpoint(**values), values.get(self.declared.response))
+        caller: Person = values[next(iter(self.declared.callers))]
+        same = request_hash(request.method, request.url.path, values.values())
+        kept = IdempotencyKey.claim(session, caller.id, key, same)
+        if kept.status:
+            return kept.replay()
         response = self._respond(request, endpoint(**values), values.get(self.declared.response))
-        if kept is not None and response.status_code < 400:
+        if response.status_code < 400:
             kept.keep(response)
         return response
 
@@ -314,23 +303,15 @@ class Router(APIRouter):
 
     def __init__(self, *, public: bool = False, **options: Any) -> None:
         self.public = public
-        super().__init__(route_class=Route, generate_unique_id_function=_operation_id, **options)
+        # The name of the endpoint makes a good name for a method of a generated client.
+        super().__init__(route_class=Route, generate_unique_id_function=lambda route: route.name, **options)
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Add a route.
-
-        Raises:
-            TypeError: anybody could call it.
-        """
+        """Add a route; a `TypeError` if anybody could call it."""
         super().add_api_route(path, endpoint, **options)
         route = cast(Route, self.routes[-1])
         if not (self.public or callers_of(route)):
             raise TypeError(f"{endpoint.__name__} is open to everyone: take a CurrentUser, or use a public router.")
-
-
-def _operation_id(route: APIRoute) -> str:
-    """The name of the endpoint, which makes a good name for a method of a generated client."""
-    return route.name
 
 
 def callers_of(route: Route) -> list[Caller[Any]]:

@@ -78,6 +78,8 @@ def migrating(database: Database) -> Generator[Connection]:
     Raises:
         StartRefused: the database is not ours, the driver refuses, or a reference leads nowhere; nothing was changed.
     """
+    from alembic.runtime.migration import MigrationContext
+
     on_sqlite = database.settings.on_sqlite
     try:
         # Other processes wait for the one that migrates.
@@ -90,7 +92,8 @@ def migrating(database: Database) -> Generator[Connection]:
                     if not on_sqlite:
                         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS}s'")
                         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246310)")
-                    _refuse_foreign(set(inspect(connection).get_table_names()), _heads(connection))
+                    heads = set(MigrationContext.configure(connection).get_current_heads())
+                    _refuse_foreign(set(inspect(connection).get_table_names()), heads)
                     yield connection
                     if on_sqlite:
                         _refuse_lost_references(connection)
@@ -117,12 +120,6 @@ def _pragma(connection: Connection, pragma: str) -> list[Any]:
     return driver_connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
-def _heads(connection: Connection) -> set[str]:
-    from alembic.runtime.migration import MigrationContext
-
-    return set(MigrationContext.configure(connection).get_current_heads())
-
-
 def is_current(database: Database) -> bool:
     """Whether the database can be read and has this version's schema."""
     try:
@@ -137,11 +134,7 @@ def is_current(database: Database) -> bool:
 
 
 def require_current(database: Database) -> None:
-    """Check that the database can be read and has this version's schema.
-
-    Raises:
-        DatabaseUnavailable: it cannot be read, or its schema is another one.
-    """
+    """Check that the database can be read and has this version's schema; `DatabaseUnavailable` if not."""
     if not is_current(database):
         raise DatabaseUnavailable
 
@@ -197,9 +190,8 @@ def _read_sqlite(settings: KitSettings) -> tuple[set[str], set[str]]:
     # The last connection to close brings the journal into the file, damaged or not, unless it may only read. Without a
     # journal such a one would leave an empty one behind.
     mode = "ro" if Path(f"{settings.sqlite_path}-wal").exists() else "rw"
-    with closing(
-        SQLITE.connect(f"{settings.sqlite_uri}?mode={mode}", uri=True, timeout=MIGRATION_SECONDS)
-    ) as connection:
+    uri = f"{settings.sqlite_uri}?mode={mode}"
+    with closing(SQLITE.connect(uri, uri=True, timeout=MIGRATION_SECONDS)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         revisions = connection.execute("SELECT * FROM alembic_version") if "alembic_version" in tables else ()
         return tables, {str(row[0]) for row in revisions}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -43,10 +44,6 @@ def in_development(values: dict[str, Any]) -> bool:
     return values.get("environment") == "development"
 
 
-def _in_production(values: dict[str, Any]) -> bool:
-    return values.get("environment") == "production"
-
-
 def _json_list(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -73,15 +70,57 @@ def _is_server(url: str, *schemes: str) -> bool:
     return match is not None and int(match["port"] or 1) in range(1, 65536)
 
 
+def _known_database(url: str) -> str:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # ValueError: of a port that is no number, which it would repeat
+        raise ValueError("it is not a database URL") from None
+    on_sqlite_file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
+    if not on_sqlite_file and parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise ValueError("use sqlite:///path/to/file.db or postgresql://user@host/name")
+    return url
+
+
+def _long_enough(key: SecretStr) -> SecretStr:
+    length = len(key.get_secret_value().encode())
+    if length < SECRET_KEY_BYTES:
+        raise ValueError(f"it is {length} bytes long; it needs at least {SECRET_KEY_BYTES}")
+    return key
+
+
+def _named_origins(origins: list[str]) -> list[str]:
+    if "*" in origins:
+        raise ValueError("name each origin; '*' would let every site use a signed-in browser")
+    return origins
+
+
+def _known_storage(url: str) -> str:
+    if url != "memory://" and not _is_server(url, "redis", "rediss"):
+        raise ValueError("use memory:// or redis://host:port/0")
+    if url != "memory://" and importlib.util.find_spec("redis") is None:
+        raise ValueError("install its client first: uv sync --extra redis")
+    return url
+
+
+def _mail_server(url: SecretStr) -> SecretStr:
+    if not _is_server(url.get_secret_value(), "smtp", "smtps"):
+        raise ValueError("use smtp://user:password@host:587, or smtps:// for TLS from the first byte")
+    return url
+
+
+def _upper_case(level: object) -> object:
+    return level.upper() if isinstance(level, str) else level
+
+
 Rate = Annotated[str, AfterValidator(_rate)]
 JsonList = Annotated[list[str], NoDecode, BeforeValidator(_json_list)]
+LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 class KitSettings(BaseSettings):
     """The settings of the machinery, with their defaults; an app derives its own from it.
 
-    Raises:
-        pydantic.ValidationError: a value is wrong; `load_settings` turns it into a sentence.
+    `load_settings` turns a value that is wrong into a sentence.
     """
 
     model_config = SettingsConfigDict(
@@ -91,57 +130,21 @@ class KitSettings(BaseSettings):
     environment: Literal["development", "production"] = Field(
         default_factory=_default_environment, validate_default=True
     )
-    database_url: str = "sqlite:///data/app.db"
-    secret_key: SecretStr | None = None
+    database_url: Annotated[str, AfterValidator(_known_database)] = "sqlite:///data/app.db"
+    secret_key: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
     allowed_hosts: JsonList = ["localhost", "127.0.0.1", "[::1]", "testserver"]
-    cors_origins: JsonList = []
+    cors_origins: Annotated[JsonList, AfterValidator(_named_origins)] = []
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     auth_rate_limit: Rate = "60/minute"
     rate_limit: Rate | None = None
-    rate_limit_storage: str = "memory://"
-    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
-    log_json: bool = Field(default_factory=_in_production)
+    rate_limit_storage: Annotated[str, AfterValidator(_known_storage)] = "memory://"
+    log_level: Annotated[LogLevel, BeforeValidator(_upper_case)] = "INFO"
+    log_json: bool = Field(default_factory=lambda values: values.get("environment") == "production")
     docs: bool = Field(default_factory=in_development)
     migrate_on_start: bool = True
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    smtp_url: SecretStr | None = None
+    smtp_url: Annotated[SecretStr, AfterValidator(_mail_server)] | None = None
     mail_from: EmailStr | None = Field(default=None, validate_default=True)
-
-    @field_validator("database_url")
-    @classmethod
-    def _known_database(cls, url: str) -> str:
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):  # ValueError: of a port that is no number, which it would repeat
-            raise ValueError("it is not a database URL") from None
-        on_sqlite_file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
-        if not on_sqlite_file and parsed.drivername not in ("postgresql", "postgresql+psycopg"):
-            raise ValueError("use sqlite:///path/to/file.db or postgresql://user@host/name")
-        return url
-
-    @field_validator("secret_key")
-    @classmethod
-    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
-        length = SECRET_KEY_BYTES if key is None else len(key.get_secret_value().encode())
-        if length < SECRET_KEY_BYTES:
-            raise ValueError(f"it is {length} bytes long; it needs at least {SECRET_KEY_BYTES}")
-        return key
-
-    @field_validator("rate_limit_storage")
-    @classmethod
-    def _known_storage(cls, url: str) -> str:
-        if url != "memory://" and not _is_server(url, "redis", "rediss"):
-            raise ValueError("use memory:// or redis://host:port/0")
-        if url != "memory://" and importlib.util.find_spec("redis") is None:
-            raise ValueError("install its client first: uv sync --extra redis")
-        return url
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _mail_server(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not _is_server(url.get_secret_value(), "smtp", "smtps"):
-            raise ValueError("use smtp://user:password@host:587, or smtps:// for TLS from the first byte")
-        return url
 
     @field_validator("mail_from")
     @classmethod
@@ -150,18 +153,6 @@ class KitSettings(BaseSettings):
             raise ValueError("it is needed where APP_SMTP_URL is set: the address that mail comes from")
         return address
 
-    @field_validator("cors_origins")
-    @classmethod
-    def _named_origins(cls, origins: list[str]) -> list[str]:
-        if "*" in origins:
-            raise ValueError("name each origin; '*' would let every site use a signed-in browser")
-        return origins
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper_case(cls, level: object) -> object:
-        return level.upper() if isinstance(level, str) else level
-
     @property
     def on_sqlite(self) -> bool:
         """Whether the database is a SQLite file; otherwise it is PostgreSQL."""
@@ -169,15 +160,8 @@ class KitSettings(BaseSettings):
 
     @property
     def sqlite_path(self) -> Path:
-        """The SQLite file.
-
-        Raises:
-            ValueError: the database is not SQLite.
-        """
-        database = make_url(self.database_url).database
-        if not self.on_sqlite or database is None:
-            raise ValueError(f"{make_url(self.database_url)!r} is not a SQLite file.")
-        return Path(database)
+        """The SQLite file, where the database is one."""
+        return Path(make_url(self.database_url).database or "")
 
     @property
     def sqlite_uri(self) -> str:
@@ -186,11 +170,7 @@ class KitSettings(BaseSettings):
 
 
 def load_settings(kind: type[Settings]) -> Settings:
-    """Read settings of this kind, or stop the process with a sentence for each wrong value.
-
-    Raises:
-        SystemExit: naming each variable that is wrong, without its value.
-    """
+    """Read settings of this kind, or exit with a sentence for each variable that is wrong, without its value."""
     try:
         return kind()
     except ValidationError as error:
@@ -240,8 +220,7 @@ def _make_secret_file(path: Path) -> None:
             file.write(secrets.token_urlsafe(48))
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            os.link(draft, path)
     finally:
         draft.unlink()

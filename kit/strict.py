@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -17,9 +16,7 @@ from kit.problems import BadRequest, Invalid, Problem
 MAX_VALUES = 10_000
 MAX_DEPTH = 64
 FORBIDDEN_TEXT = re.compile("[\x00\ud800-\udfff]")
-FORBIDDEN_IN_JSON = re.compile(
-    r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]"
-)  # after two backslashes `u0000` is plain text
+FORBIDDEN_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]")  # after two backslashes `u0000` is text
 
 
 class UnreadableBody(HTTPException):
@@ -37,34 +34,23 @@ class StrictRequest(Request):
     """What its access token says, once the token is checked."""
 
     async def json(self) -> Any:
-        """The parsed body.
-
-        Raises:
-            UnreadableBody: it is no JSON, not UTF-8, or holds what no field here can.
-        """
+        """The parsed body; `UnreadableBody` if it is no JSON, not UTF-8, or holds what no field here can."""
         body = await self.body()
         try:
             return _strict_json(body)
         except UnicodeDecodeError:
             raise UnreadableBody(BadRequest("The body is not UTF-8.")) from None
         except json.JSONDecodeError as error:
-            raise _unreadable(f"It is not JSON: {error.msg} at character {error.pos}") from None
+            message = f"It is not JSON: {error.msg} at character {error.pos}"
         except RecursionError:
-            raise _unreadable("It is nested too deeply") from None
+            message = "It is nested too deeply"
         except ValueError as error:
-            raise _unreadable(f"It is not acceptable JSON: {error}") from None
-
-
-def _unreadable(message: str) -> UnreadableBody:
-    return UnreadableBody(Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}]))
+            message = f"It is not acceptable JSON: {error}"
+        raise UnreadableBody(Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}]))
 
 
 def check_query(request: Request, known: frozenset[str]) -> None:
-    """Refuse names nobody declared, and text that no character string can be.
-
-    Raises:
-        RequestValidationError: saying which.
-    """
+    """Refuse names nobody declared, and text that no character string can be, with a `RequestValidationError`."""
     if not request.scope["query_string"]:
         return
     try:
@@ -72,16 +58,11 @@ def check_query(request: Request, known: frozenset[str]) -> None:
     except UnicodeDecodeError:
         fault = {"loc": ("query",), "msg": "It is not UTF-8", "type": "string_unicode"}
         raise RequestValidationError([fault]) from None
-    errors: list[Mapping[str, Any]] = [
-        {"loc": ("query", name), "msg": "This parameter is not known here", "type": "extra_forbidden"}
-        for name in request.query_params
-        if name not in known
-    ]
-    errors += [
-        {"loc": ("query", name), "msg": "It must not have NUL characters", "type": "string_unicode"}
-        for name, value in request.query_params.multi_items()
-        if "\0" in value
-    ]
+    query = request.query_params
+    unknown, nul = "This parameter is not known here", "It must not have NUL characters"
+    faults = [(name, unknown, "extra_forbidden") for name in query if name not in known]
+    faults += [(name, nul, "string_unicode") for name, text in query.multi_items() if "\0" in text]
+    errors = [{"loc": ("query", name), "msg": message, "type": kind} for name, message, kind in faults]
     if errors:
         raise RequestValidationError(errors)
 
@@ -100,20 +81,20 @@ def _check_size(parsed: Any) -> None:
     """Bound what a schema is asked to look at: it says something of every name that it does not know."""
     level, count, depth = [parsed], 0, 0
     while level:
+        parts: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                count += len(cast(dict[str, Any], value))
+                parts += cast(dict[str, Any], value).values()
+            elif isinstance(value, list):
+                parts += cast(list[Any], value)
         count += len(level)
-        depth += 1
-        names = sum(len(cast(dict[str, Any], value)) for value in level if isinstance(value, dict))
-        if count + names > MAX_VALUES:
+        if count > MAX_VALUES:
             raise ValueError(f"it has more than {MAX_VALUES} values and names in it")
+        depth += 1
         if depth > MAX_DEPTH + 1:
             raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
-        count += names
-        level = [
-            part
-            for value in level
-            if isinstance(value, dict | list)
-            for part in (cast(dict[str, Any], value).values() if isinstance(value, dict) else cast(list[Any], value))
-        ]
+        level = parts
 
 
 def _refuse_constant(name: str) -> None:

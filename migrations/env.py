@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from kit import schema
 from kit.db import Database
-from kit.models import BigInt, CodePointText, Table
+from kit.models import Table
 from settings import get_settings
 
 import_module("app")  # it imports all nouns, whose tables are compared with the database
@@ -27,18 +27,10 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-PLAIN_TYPES: dict[type, str] = {
-    BigInt: "sa.BigInteger().with_variant(sa.Integer(), 'sqlite')",
-    CodePointText: "sa.String().with_variant(sa.String(collation='C'), 'postgresql')",
-}
-
-
 def plain_type(kind: str, item: object, _context: object) -> str | Literal[False]:
     """Write our own types as SQLAlchemy's: a migration must stay what it was when the models move on."""
     wrapped = getattr(item, "impl_instance", None)  # only a TypeDecorator has one
-    if kind != "type" or wrapped is None:
-        return False
-    return PLAIN_TYPES.get(type(item), f"sa.{wrapped!r}")
+    return f"sa.{wrapped!r}" if kind == "type" and wrapped is not None else False
 
 
 given: Connection | None = context.config.attributes.get("connection")

@@ -47,11 +47,11 @@ def test_a_tag_is_found_whole_and_with_its_case(session: Session) -> None:
 
 def test_stock_is_taken_of_all_items_or_of_none(session: Session) -> None:
     lamp, desk = add_item(session, "Lamp", 10), add_item(session, "Desk", 3)
-    Item.take(session, [(lamp, 4), (desk, 1)])
+    Item.restock(session, [(lamp, -4), (desk, -1)])
 
     assert (lamp.quantity, lamp.version, desk.quantity) == (6, 2, 2)
     with pytest.raises(OutOfStock) as short:
-        Item.take(session, [(lamp, 1), (desk, 3)])
+        Item.restock(session, [(lamp, -1), (desk, -3)])
     assert short.value.errors == [{"item_id": desk.id, "requested": 3, "available": 2}]
 
 

@@ -1,10 +1,10 @@
 """The app as a whole: how it is put together, how it starts and stops, and what it asks of its process."""
 
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from kit import app as kit_app
 from kit.app import App, end_in_time, routes_of
 from kit.db import Database
 from kit.routing import Route, Router
+from kit.settings import StartRefused
 from settings import Settings
 from tests.conftest import MakeApp
 from tests.missing import require_linux
@@ -100,6 +101,7 @@ def test_a_healthy_process_says_so(client: TestClient) -> None:
     assert answer.json() == {"status": "healthy"}
 
 
+@pytest.mark.sqlite_only("it deletes the file")
 def test_health_does_not_need_the_database(client: TestClient, settings: Settings) -> None:
     settings.sqlite_path.unlink()
 
@@ -113,6 +115,7 @@ def test_an_app_with_its_database_is_ready(client: TestClient) -> None:
     assert answer.json() == {"status": "ready", "database": "connected"}
 
 
+@pytest.mark.sqlite_only("it deletes the file")
 def test_an_app_whose_database_is_deleted_is_not_ready(client: TestClient, ada: Person, settings: Settings) -> None:
     settings.sqlite_path.unlink()
     answer = client.get("/ready")
@@ -122,6 +125,7 @@ def test_an_app_whose_database_is_deleted_is_not_ready(client: TestClient, ada: 
     assert int(answer.headers["Retry-After"]) > 0
 
 
+@pytest.mark.sqlite_only("it writes over the file")
 def test_an_app_whose_database_is_damaged_is_not_ready(client: TestClient, settings: Settings) -> None:
     settings.sqlite_path.write_bytes(b"not a database at all" * 1000)
 
@@ -129,10 +133,8 @@ def test_an_app_whose_database_is_damaged_is_not_ready(client: TestClient, setti
 
 
 def test_an_app_whose_database_has_another_schema_is_not_ready(client: TestClient, settings: Settings) -> None:
-    database = sqlite3.connect(settings.sqlite_path)
-    with database:
-        database.execute("UPDATE alembic_version SET version_num = 'another'")
-    database.close()
+    with closing(Database(settings)) as database, database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'another'")
 
     assert client.get("/ready").status_code == 503
 
@@ -194,6 +196,7 @@ def test_an_app_opens_nothing_before_it_starts(tmp_path: Path, make_app: MakeApp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sqlite_only("it looks at the file of the database")
 def test_a_graceful_stop_leaves_the_whole_database_in_one_file(settings: Settings, make_app: MakeApp) -> None:
     log = settings.sqlite_path.with_name("app.db-wal")
     account = {"email": "ada@example.com", "full_name": "Ada", "password": PASSWORD}
@@ -202,6 +205,19 @@ def test_a_graceful_stop_leaves_the_whole_database_in_one_file(settings: Setting
         assert log.exists()
 
     assert not log.exists()
+
+
+def test_a_start_that_is_refused_closes_its_connections(settings: Settings) -> None:
+    def refuse(database: Database) -> None:
+        with database.read() as session:
+            session.connection()
+        raise StartRefused("Not today.")
+
+    app = made_of(settings, on_start=refuse)
+    with pytest.raises(StartRefused, match="Not today"), TestClient(app):
+        pass
+
+    assert app.state.database.engine.pool.checkedin() == 0
 
 
 def test_two_apps_in_one_process_keep_their_settings_apart(
