@@ -210,25 +210,11 @@ def _keeping(mapper: Mapper[Any]) -> Sequence[tuple[Column[Any], type[Problem]]]
 
 
 def _refuse_while_in_use(session: Session, row: Entity) -> None:
-<<<<<<< HEAD
-    """Refuse a deletion with the fault that names the foreign key; PostgreSQL would name it by itself, SQLite does not.
-
-    Raises:
-        Problem: rows that do not go with this one refer to it.
-    """
+    """Refuse a deletion with the fault that names the foreign key; SQLite, unlike PostgreSQL, does not name it."""
     for column, problem in _keeping(sa_inspect(type(row))):
         used = select_columns(column).where(column == row.id).limit(1)
         if session.connection().execute(used).first() is not None:
             raise problem
-=======
-    """Refuse a deletion with the fault that names the foreign key; SQLite, unlike PostgreSQL, does not name it."""
-    for _, column, key in _referring(sa_inspect(type(row))):
-        problem = BROKEN_CONSTRAINTS.get(str(key.constraint.name)) if key.constraint else None
-        if problem is not None and key.ondelete is None:
-            used = select_columns(column).where(column == row.id).limit(1)
-            if session.connection().execute(used).first() is not None:
-                raise problem
->>>>>>> main
 
 
 def _deleted_with(session: Session, rows: Iterable[Entity]) -> Iterator[tuple[Audited, Changes]]:
