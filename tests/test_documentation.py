@@ -55,7 +55,9 @@ def blocks_of(text: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The repository in a folder of its own, without anybody's data or settings; its commands find this environment."""
-    ours = shutil.ignore_patterns(".*", "data", "__pycache__", "htmlcov")
+    ours = shutil.ignore_patterns(
+        ".git", ".venv", ".env", ".*cache", ".cov*", ".hyp*", "data", "__pycache__", "htmlcov"
+    )
     copy = shutil.copytree(ROOT, tmp_path / "stockroom", ignore=ours)
     monkeypatch.delenv("APP_SECRET_KEY")
     monkeypatch.setenv("APP_BCRYPT_ROUNDS", "4")
@@ -166,6 +168,7 @@ def test_every_error_code_that_the_api_documents_is_listed_unless_a_noun_was_add
 # What to paste
 
 
+@pytest.mark.slow
 def test_the_first_five_minutes_work_as_pasted(copy: Path) -> None:
     missing.program("curl")
     script = "".join(lines for kind, lines in blocks("The first five minutes") if kind == "sh")

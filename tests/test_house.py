@@ -9,11 +9,10 @@ from kit.routing import Route
 from settings import API
 from tests.server import ROOT
 
-MODULES = (
-    "app models auth settings users items orders posts notifications dashboard audit manage sample".split()  # noqa: SIM905
-)
+FRAME = {"app", "models", "auth", "settings", "users", "audit", "manage"}  # which every house has
+NOUNS_OF_OURS = {"items", "orders", "posts", "notifications", "dashboard", "sample"}
 KIT = sorted((ROOT / "kit").glob("*.py"))
-ABOVE = [ROOT / f"{name}.py" for name in MODULES]
+ABOVE = sorted(ROOT.glob("*.py"))
 
 # A use of what a library does not document, in which module, and the test that fails when the library changes it.
 UNDOCUMENTED = {
@@ -71,8 +70,13 @@ def test_the_tests_of_the_kit_know_nothing_of_the_stock() -> None:
 # How much there may be of it
 
 
-def test_above_the_kit_are_thirteen_modules() -> None:
-    assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(MODULES)
+def test_above_the_kit_are_thirteen_modules_but_for_nouns_that_came_or_went() -> None:
+    nouns = {noun.__name__ for noun in app.NOUNS}
+    modules = {path.stem for path in ABOVE}
+
+    assert modules >= FRAME
+    assert modules - FRAME - NOUNS_OF_OURS - nouns == set()
+    assert len(FRAME | NOUNS_OF_OURS) == 13
 
 
 def lines(*paths: Path) -> int:
@@ -81,10 +85,11 @@ def lines(*paths: Path) -> int:
 
 def test_what_a_newcomer_reads_stays_short() -> None:
     models = ROOT / "models.py"
+    ours = [path for path in ABOVE if path.stem in FRAME | NOUNS_OF_OURS]
 
     assert lines(ROOT / "app.py") <= 60
-    assert lines(models) <= 1_000
-    assert lines(*ABOVE) - lines(models) <= 2_700
+    assert lines(models) <= 1_000 + 200 * len(set(ABOVE) - set(ours))
+    assert lines(*ours) - lines(models) <= 2_700
 
 
 def test_a_module_can_be_read_in_one_sitting() -> None:

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -17,13 +17,15 @@ from httpx2 import Client, Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from sqlmodel import delete
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, delete, select
 
 from kit.app import App
 from kit.db import ending
 from kit.spreadsheets import BATCH, MAX_BYTES, MAX_ROWS
 from kit.sqlite import BUSY_SECONDS, SQLITE
-from models import Item, ItemCreate, ItemUpdate
+from models import Item, ItemCreate, ItemUpdate, OutOfStock
 from tests import missing
 from tests.databases import on_both_databases
 from tests.people import API, PASSWORD, Person, Row, at_once, fields_refused, refusal
@@ -1040,6 +1042,49 @@ def _peak_memory(server: Server) -> int:
     (process_id,) = re.findall(r"Started server process \[(\d+)\]", server.log)
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process_id}/status").read_text())
     return int(kilobytes) * 1024
+
+
+# What the table promises below the routes
+
+
+@pytest.fixture
+def session(app: App) -> Generator[Session]:
+    with ending(app.state.database.write()) as session:
+        yield session
+
+
+def add_item(session: Session, name: str = "Lamp", quantity: int = 0, tags: tuple[str, ...] = ()) -> Item:
+    data = ItemCreate(name=name, price_cents=100, quantity=quantity, tags=list(tags))
+    item = Item.model_validate(data)
+    session.add(item)
+    session.flush()
+    return item
+
+
+def test_a_tag_is_found_whole_and_with_its_case(session: Session) -> None:
+    add_item(session, tags=("red", "blue"))
+    tags = ("red", "blue", "re", "Red", "ed;bl", "%")
+    found = [session.exec(select(Item).where(Item.has_tag(tag))).first() is not None for tag in tags]
+
+    assert found == [True, True, False, False, False, False]
+
+
+def test_stock_is_taken_of_all_items_or_of_none(session: Session) -> None:
+    lamp, desk = add_item(session, "Lamp", 10), add_item(session, "Desk", 3)
+    Item.restock(session, [(lamp, -4), (desk, -1)])
+
+    assert (lamp.quantity, lamp.version, desk.quantity) == (6, 2, 2)
+    with pytest.raises(OutOfStock) as short:
+        Item.restock(session, [(lamp, -1), (desk, -3)])
+    assert short.value.errors == [{"item_id": desk.id, "requested": 3, "available": 2}]
+
+
+def test_the_database_itself_refuses_impossible_items(app: App, subtests: pytest.Subtests) -> None:
+    for change, constraint in (("quantity = -1", "ck_item_quantity"), ("price_cents = 0", "ck_item_price_cents")):
+        with subtests.test(change), app.state.database.write() as session:
+            add_item(session)
+            with pytest.raises(IntegrityError, match=constraint):
+                session.connection().execute(text(f"UPDATE item SET {change}"))  # noqa: S608 - from here
 
 
 # What the sweeps cannot know

@@ -1,11 +1,9 @@
 """The command line."""
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +15,7 @@ from typer.testing import Result
 import manage
 from kit import sqlite
 from kit.app import App
-from models import Item, User
-from settings import Settings
+from models import User
 from tests.people import PASSWORD, Person
 
 Command = Callable[..., Result]
@@ -163,45 +160,6 @@ def test_migrate_refuses_the_database_of_another_program(
     other.close()
 
     assert "has tables of another program" in failed(command("migrate"))
-
-
-# seed
-
-
-def test_seed_says_how_much_it_adds_by_itself(command: Command) -> None:
-    assert [f"[default: {number}]" in command("seed", "--help").stdout for number in (200, 400)] == [True, True]
-
-
-def test_seed_takes_no_negative_number(command: Command) -> None:
-    assert command("seed", "--items", "-1").exit_code == 2
-    assert "Added 12 people, 0 items and 0 orders." in command("seed", "--items", "0").stdout
-
-
-@pytest.mark.sqlite_only("it watches the file")
-def test_seeding_that_is_stopped_leaves_nothing_behind(app: App, settings: Settings, tmp_path: Path) -> None:
-    log = Path(f"{settings.sqlite_path}-wal")
-    seeding = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
-        [sys.executable, manage.__file__, "seed", "--items", "1000000", "--orders", "0"],
-        cwd=tmp_path,
-        env={"APP_DATABASE_URL": settings.database_url, "APP_BCRYPT_ROUNDS": "4"},
-        stderr=subprocess.DEVNULL,
-        preexec_fn=heed_interrupts,
-    )
-    while not (log.exists() and log.stat().st_size > 1_000_000):  # until thousands of items are written
-        assert seeding.poll() is None
-        time.sleep(0.01)
-    seeding.send_signal(signal.SIGINT)
-
-    assert seeding.wait() == 130
-    with TestClient(app):
-        assert users(app) == []
-        with app.state.database.read() as session:
-            assert session.exec(select(Item)).all() == []
-
-
-def heed_interrupts() -> None:
-    """A process that was started in the background hands down that it ignores them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # help

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, func, select, update
 
 from kit.app import App
@@ -560,6 +562,14 @@ def test_the_life_of_an_order_is_the_same_on_both_databases(
     assert ada.delete(f"/items/{lamp['id']}").json()["error_code"] == "ITEM_HAS_ORDERS"
     with app.state.database.read() as session:
         assert session.exec(select(func.count()).where(col(IdempotencyKey.user_id) == max.id)).one() == 1
+
+
+def test_the_database_itself_refuses_an_unknown_status(app: App, ada: Person) -> None:
+    with app.state.database.write() as session:
+        session.add(Order(user_id=ada.id))
+        session.flush()
+        with pytest.raises(IntegrityError, match="ck_order_status"):
+            session.connection().execute(text("UPDATE \"order\" SET status = 'open'"))
 
 
 # What the sweeps cannot know

@@ -1,6 +1,10 @@
 """The made-up company of `seed`: the same every time, obedient to every rule, and worth looking at."""
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,6 +17,7 @@ from fastapi.testclient import TestClient
 from sqlmodel import Session, col, select
 from typer.testing import Result
 
+import manage
 from kit.app import App
 from kit.audit import AuditEntry
 from kit.auth import hash_password
@@ -23,6 +28,7 @@ from sample import COMPANY, YEAR, add_company
 from settings import Settings
 from tests.people import PASSWORD, Person
 
+Command = Callable[..., Result]
 HOUR = timedelta(hours=1)
 
 
@@ -274,3 +280,41 @@ def test_without_items_nothing_is_ordered(app: App) -> None:
     joined, placed = seed(app.state.database, items=0, orders=10)
 
     assert (len(joined), placed) == (12, 0)
+
+
+# The command
+
+
+def test_seed_says_how_much_it_adds_by_itself(command: Command) -> None:
+    assert [f"[default: {number}]" in command("seed", "--help").stdout for number in (200, 400)] == [True, True]
+
+
+def test_seed_takes_no_negative_number(command: Command) -> None:
+    assert command("seed", "--items", "-1").exit_code == 2
+    assert "Added 12 people, 0 items and 0 orders." in command("seed", "--items", "0").stdout
+
+
+@pytest.mark.sqlite_only("it watches the file")
+def test_seeding_that_is_stopped_leaves_nothing_behind(app: App, settings: Settings, tmp_path: Path) -> None:
+    log = Path(f"{settings.sqlite_path}-wal")
+    seeding = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
+        [sys.executable, manage.__file__, "seed", "--items", "1000000", "--orders", "0"],
+        cwd=tmp_path,
+        env={"APP_DATABASE_URL": settings.database_url, "APP_BCRYPT_ROUNDS": "4"},
+        stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
+    )
+    while not (log.exists() and log.stat().st_size > 1_000_000):  # until thousands of items are written
+        assert seeding.poll() is None
+        time.sleep(0.01)
+    seeding.send_signal(signal.SIGINT)
+
+    assert seeding.wait() == 130
+    with TestClient(app), app.state.database.read() as session:
+        assert session.exec(select(User)).all() == []
+        assert session.exec(select(Item)).all() == []
+
+
+def heed_interrupts() -> None:
+    """A process that was started in the background hands down that it ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
