@@ -414,7 +414,8 @@ def test_a_wrong_query_of_the_audit_is_refused(ada: Person) -> None:
 
 
 def test_the_nouns_that_are_audited() -> None:
-    assert audited_entities() == ["comment", "item", "order", "post", "user"]
+    assert set(audited_entities()) >= {"comment", "post", "user"}
+    assert set(audited_entities()).isdisjoint({"audit_entry", "session", "notification", "order_line"})
 
 
 def test_the_audit_is_for_admins(max: Person) -> None:

@@ -114,14 +114,14 @@ def test_a_database_that_is_not_migrated_is_refused_and_not_made(
 ) -> None:
     monkeypatch.setenv("APP_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
     monkeypatch.setenv("APP_MIGRATE_ON_START", "false")
-    for words in (["create-admin", "ada@example.com"], ["seed"]):
+    for words in (["create-admin", "ada@example.com"], ["revision", "more"]):
         assert "run 'uv run manage.py migrate' first" in failed(command(*words, stdin=f"{PASSWORD}\n"))
     assert not (tmp_path / "none.db").exists()
 
 
 def test_a_wrong_setting_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_LOGIN_ATTEMPTS", "many")
-    for words in (["migrate"], ["seed"]):
+    for words in (["migrate"], ["create-admin", "ada@example.com"]):
         result = command(*words)
 
         assert (result.exit_code, type(result.exception)) == (1, SystemExit)
@@ -166,6 +166,6 @@ def test_migrate_refuses_the_database_of_another_program(
 
 
 def test_every_command_explains_itself(command: Command) -> None:
-    for name in ("create-admin", "downgrade", "migrate", "revision", "seed"):
+    for name in ("create-admin", "downgrade", "migrate", "revision"):
         assert name in command("--help").stdout
         assert f"{name} [OPTIONS]" in command(name, "--help").stdout

@@ -289,6 +289,17 @@ def test_seed_says_how_much_it_adds_by_itself(command: Command) -> None:
     assert [f"[default: {number}]" in command("seed", "--help").stdout for number in (200, 400)] == [True, True]
 
 
+def test_seed_wants_right_settings_and_a_database_that_is_migrated(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("APP_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
+    monkeypatch.setenv("APP_MIGRATE_ON_START", "false")
+    assert "run 'uv run manage.py migrate' first" in command("seed").stderr
+    assert not (tmp_path / "none.db").exists()
+    monkeypatch.setenv("APP_LOGIN_ATTEMPTS", "many")
+    assert str(command("seed").exception).startswith("APP_LOGIN_ATTEMPTS is wrong")
+
+
 def test_seed_takes_no_negative_number(command: Command) -> None:
     assert command("seed", "--items", "-1").exit_code == 2
     assert "Added 12 people, 0 items and 0 orders." in command("seed", "--items", "0").stdout
