@@ -15,6 +15,8 @@ from kit.problems import DatabaseUnavailable
 from kit.settings import KitSettings, StartRefused, load_settings
 from kit.sqlite import SQLITE
 
+NOTHING_NEW = "The models and the database agree; nothing was written."
+
 
 def command_line(kind: type[KitSettings], name: str) -> typer.Typer:
     """The commands of the kit, to which an app adds its own; they obey the settings of this kind."""
@@ -43,7 +45,8 @@ def command_line(kind: type[KitSettings], name: str) -> typer.Typer:
         """Write a migration: what the models have and the database has not. Read it before you commit it."""
         with opened_database(load_settings(kind)) as database:
             require_migrated(database)
-            typer.echo(f"{schema.new_revision(database, message)} was written; read it before you commit it.")
+            file = schema.new_revision(database, message)
+        typer.echo(f"{file} was written; read it before you commit it." if file else NOTHING_NEW)
 
     return app
 

@@ -59,13 +59,18 @@ def downgrade(database: Database, revision: str) -> None:
         raise StartRefused(f"The schema cannot be taken back: {error}.") from error
 
 
-def new_revision(database: Database, message: str) -> Path:
-    """Write a migration from what the models have and the database has not; returns its file."""
+def new_revision(database: Database, message: str) -> Path | None:
+    """Write a migration from what the models have and the database has not; returns its file, None without one."""
     from alembic import command
 
+    def drop_empty(_context: object, _revision: object, directives: list[Any]) -> None:
+        if directives[0].upgrade_ops.is_empty():
+            directives.clear()
+
     with migrating(database) as connection:
-        script: Any = command.revision(alembic_config(connection), message, autogenerate=True)
-    return Path(script.path)
+        config = alembic_config(connection)
+        script: Any = command.revision(config, message, autogenerate=True, process_revision_directives=drop_empty)
+    return Path(script.path) if script else None
 
 
 @contextmanager

@@ -84,6 +84,15 @@ def test_a_revision_needs_a_database_that_is_migrated(command: Callable[..., Res
     assert failed(command("revision", "more")).startswith("The database cannot be read or is not at this version's")
 
 
+def test_a_revision_with_nothing_to_do_writes_nothing(command: Callable[..., Result], settings: Settings) -> None:
+    command("migrate")
+    before = sorted((schema.HERE / "migrations/versions").glob("*.py"))
+    answer = command("revision", "nothing")
+
+    assert answer.stdout.endswith("The models and the database agree; nothing was written.\n")
+    assert sorted((schema.HERE / "migrations/versions").glob("*.py")) == before
+
+
 def test_the_database_of_another_program_is_refused_with_a_sentence(
     command: Callable[..., Result], settings: Settings
 ) -> None:
