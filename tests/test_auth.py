@@ -1314,7 +1314,6 @@ SWEEP = Exceptions(
     costs={
         "POST /auth/register": (2, 4),
         "POST /auth/token": (2, 8),
-        "POST /auth/password-reset": (1, 1),
         "PUT /auth/password-reset": (2, 8),
         "DELETE /auth/sessions": (1, 2),
     },
