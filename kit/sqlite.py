@@ -144,7 +144,8 @@ def _prepare(synchronous: str, connection: Any, _entry: ConnectionPoolEntry) -> 
     connection.create_function("contains_text", 2, _contains, deterministic=True)
     # synchronous=FULL: an acknowledged write survives a power cut; NORMAL is faster and loses the last ones.
     for pragma in (*SQLITE_PRAGMAS, f"synchronous={synchronous}"):
-        connection.execute(f"PRAGMA {pragma}")
+        # While another process opens or closes the journal, SQLite refuses at once, whatever its own time-out.
+        _when_free(connection, f"PRAGMA {pragma}", BUSY_SECONDS)
 
 
 def _contains(text: str | None, part: str) -> bool:
@@ -168,18 +169,22 @@ def _take_write_lock(connection: Any, seconds: float) -> None:
     SQLite's own way to wait asks ever more rarely, at last ten times a second, while its owner writes on and on.
     So we ask every millisecond.
     """
-    give_up_at = monotonic() + seconds
     connection.execute("PRAGMA busy_timeout=0")
     try:
-        while True:
-            try:
-                return connection.execute("BEGIN IMMEDIATE")
-            except SQLITE.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != SQLITE.SQLITE_BUSY or monotonic() > give_up_at:
-                    raise
-            sleep(RETRY_INTERVAL)
+        _when_free(connection, "BEGIN IMMEDIATE", seconds)
     finally:
         connection.execute(f"PRAGMA {BUSY_TIMEOUT}")
+
+
+def _when_free(connection: Any, statement: str, seconds: float) -> None:
+    give_up_at = monotonic() + seconds
+    while True:
+        try:
+            return connection.execute(statement)
+        except SQLITE.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != SQLITE.SQLITE_BUSY or monotonic() > give_up_at:
+                raise
+        sleep(RETRY_INTERVAL)
 
 
 def _in_transaction(verb: str, connection: Connection, name: str) -> None:

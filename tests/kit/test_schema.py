@@ -533,6 +533,7 @@ def test_a_revision_is_what_the_models_have_and_the_database_has_not(empty: Data
     path = schema.new_revision(empty, "find what expires")
     schema.revisions.cache_clear()
 
+    assert path is not None
     assert path.parent == copied_migrations
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_find_what_expires\.py", path.name)
     assert path.read_text().count("create_index") == 1

@@ -27,7 +27,10 @@ from tests.shared_app import SharedApp
 from tests.world import AUTHORS, NAMES, World
 
 LISTS = [operation for operation in operations() if operation.list_kind]
-ON_POSTGRES = {"GET /ready": (1, 1)}  # on SQLite it looks into the file, over a connection of its own
+ON_POSTGRES = {
+    "GET /ready": (1, 1),  # on SQLite it looks into the file, over a connection of its own
+    "POST /items/import": (3, 3),  # it locks the table
+}
 WHOLE: dict[type | None, str] = {Page: "?page_size=100", CursorPage: "?limit=100", list: ""}
 
 
