@@ -15,7 +15,7 @@ from settings import API, NAME, Settings, get_settings
 
 SUMMARY = "What is in stock, who ordered it, and what people say about it."
 VERSION = "0.1.0"
-NOUNS = (auth, users, items, orders, posts, notifications, dashboard, audit)
+NOUNS = (dashboard, items, orders, posts, notifications, users, audit, auth)
 
 
 def create_app(settings: Settings) -> App:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import Depends, Form, Request, Response
+from fastapi import Depends, Query, Request, Response
+from fastapi import Form as FormBody
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, func, select
@@ -13,6 +15,8 @@ from sqlmodel import Session, col, func, select
 from kit.app import App
 from kit.audit import act_as
 from kit.auth import (
+    PASSWORD_RULE,
+    GivenPassword,
     Hashing,
     check_password,
     hash_password,
@@ -24,8 +28,10 @@ from kit.auth import (
 )
 from kit.db import Database, ReadSession, WriteSession, ending
 from kit.errors import Credentials, problems
-from kit.models import Id, normalized_email, now
+from kit.forms import Form, Sent, SentForm, local_path
+from kit.models import Email, Id, RequestBody, normalized_email, now
 from kit.outbox import OutboxEntry
+from kit.pages import Page, PageRouter, See, page_token, session_seconds
 from kit.problems import BadRequest, Forbidden, InvalidCredentials, Problem, TooManyAttempts
 from kit.routing import Caller, Prepared, Router
 from kit.sessions import FailedSignIn, LoginSession, LoginSessionPublic, PasswordReset
@@ -44,15 +50,24 @@ from models import (
 )
 from settings import API, Settings
 
-CREDENTIALS = Credentials(prefix=f"{API}/auth/", token_path=f"{API}/auth/token")
+CREDENTIALS = Credentials(
+    prefix=f"{API}/auth/",
+    token_path=f"{API}/auth/token",
+    sign_in="/sign-in",
+    forms=("/sign-in", "/sign-up", "/password-reset", "/account/password"),
+    secret_paths=("/password-reset/",),
+)
 
 current_user = Caller(Principal.read)
 admin_user = Caller(Principal.read, Principal.require_admin, problems=(Forbidden,))
 CurrentUser = Annotated[Principal, Depends(current_user)]
 AdminUser = Annotated[Principal, Depends(admin_user)]
+Visitor = Annotated[Principal | None, Depends(current_user)]
+"""Who calls, on a page that is for everybody: give it the default None."""
 
 public_router = Router(public=True, prefix=f"{API}/auth", tags=["auth"])  # all that works without an access token
 router = Router(prefix=f"{API}/auth", tags=["auth"])
+pages = PageRouter(public=True)
 
 
 class UnsupportedGrantType(Problem):
@@ -186,7 +201,7 @@ def _checked_grant(request: Request, form: TokenForm) -> Hashing | None:
 @public_router.post("/token", responses=problems(InvalidCredentials, TooManyAttempts))
 def create_token(
     request: Request,
-    form: Annotated[TokenForm, Form()],
+    form: Annotated[TokenForm, FormBody()],
     proof: Annotated[Proof | None, Prepared(_checked_grant)],
     session: WriteSession,
 ) -> TokenPair:
@@ -195,18 +210,21 @@ def create_token(
     A refresh token that was spent already ends its whole session. Errors also carry `error` and `error_description`.
     """
     settings: Settings = request.app.state.settings
-    lifetime = timedelta(days=settings.refresh_token_days)
     if proof is None:
-        return _token_pair(request, *LoginSession.refresh(session, form.refresh_token, lifetime))
-    user = accept(session, proof, settings)
+        return _token_pair(request, *LoginSession.refresh(session, form.refresh_token, settings.session_lifetime))
+    return _token_pair(request, *_start_session(request, session, accept(session, proof, settings)))
+
+
+def _start_session(request: Request, session: Session, user: User) -> tuple[LoginSession, str]:
+    """A new login session, and its first refresh token."""
+    lifetime = request.app.state.settings.session_lifetime
     ip = request.client.host if request.client else ""
-    agent = request.headers.get("user-agent", "")
-    return _token_pair(request, *LoginSession.start(session, user.id, lifetime, user_agent=agent, ip=ip))
+    return LoginSession.start(session, user.id, lifetime, user_agent=request.headers.get("user-agent", ""), ip=ip)
 
 
 def _token_pair(request: Request, login_session: LoginSession, refresh_token: str) -> TokenPair:
     """A new access token beside the refresh token of its session."""
-    lifetime = timedelta(minutes=request.app.state.settings.access_token_minutes)
+    lifetime = request.app.state.settings.access_token_lifetime
     token = sign_access_token(request.app.state.secret_key, login_session.user_id, login_session.id, lifetime)
     return TokenPair(access_token=token, expires_in=int(lifetime.total_seconds()), refresh_token=refresh_token)
 
@@ -272,8 +290,126 @@ def use_password_reset(
 
 def _require_living_and_hash(database: Database, data: PasswordResetUse, rounds: int) -> str:
     with database.read() as session:
-        PasswordReset.require_living(session, data.token)
+        if not PasswordReset.is_living(session, data.token):
+            raise InvalidCredentials
     return hash_password(data.new_password, rounds)
+
+
+# Pages
+
+
+class SignIn(RequestBody):
+    """Who somebody is."""
+
+    email: Email
+    password: GivenPassword
+
+
+@pages.get("/sign-in")
+def show_sign_in(
+    request: Request, session: ReadSession, back: Annotated[str, Query(alias="next")] = "/", user: Visitor = None
+) -> Page | See:
+    """Ask who somebody is; whoever is signed in goes on, and the first one ever makes an account."""
+    if user is not None:
+        return See(local_path(back))
+    settings: Settings = request.app.state.settings
+    is_first = not User.anybody(session)
+    if is_first and settings.registration_open:
+        return See(f"/sign-up?{urlencode({'next': local_path(back)})}")
+    wrong = {"INVALID_CREDENTIALS": "The e-mail address or the password is wrong."}
+    known = {"email": "username", "password": "current-password"}
+    form = Form(SignIn, hidden={"next": local_path(back)}, problems=wrong, autocomplete=known)
+    return Page("auth/sign_in.html", form=form, is_open=settings.registration_open, is_first=is_first)
+
+
+def _checked_sign_in(request: Request, sent: Sent) -> Hashing:
+    data, state = sent.read(SignIn), request.app.state
+    return Hashing(data.email, partial(check_credentials, state.database, state.settings, data.email, data.password))
+
+
+@pages.post("/sign-in")
+def sign_in(
+    request: Request, sent: SentForm, proof: Annotated[Proof, Prepared(_checked_sign_in)], session: WriteSession
+) -> See:
+    """Sign in: the browser gets its cookie."""
+    return _signed_in(request, session, accept(session, proof, request.app.state.settings), sent)
+
+
+@pages.get("/sign-up")
+def show_sign_up(
+    request: Request, session: ReadSession, back: Annotated[str, Query(alias="next")] = "/", user: Visitor = None
+) -> Page | See:
+    """Offer an account."""
+    if user is not None:
+        return See(local_path(back))
+    if not request.app.state.settings.registration_open:
+        raise RegistrationClosed
+    form = Form(UserRegister, hidden={"next": local_path(back)}, hints={"password": PASSWORD_RULE})
+    return Page("auth/sign_up.html", form=form, is_first=not User.anybody(session))
+
+
+def _sign_up_hash(request: Request, sent: Sent) -> Hashing:
+    return _registered_password_hash(request, sent.read(UserRegister))
+
+
+@pages.post("/sign-up")
+def sign_up(
+    request: Request, sent: SentForm, password_hash: Annotated[str, Prepared(_sign_up_hash)], session: WriteSession
+) -> See:
+    """Make an account, and sign in."""
+    return _signed_in(request, session, register(sent.read(UserRegister), password_hash, session), sent)
+
+
+def _signed_in(request: Request, session: Session, user: User, sent: Sent) -> See:
+    login_session, _ = _start_session(request, session, user)
+    token = page_token(request, login_session)
+    return See(local_path(sent.text("next"))).remember("session", token, session_seconds(request))
+
+
+@pages.post("/sign-out", shown_on="/")
+def sign_out(session: WriteSession, user: Visitor = None) -> See:
+    """Sign out here; what the browser keeps of earlier pages goes, too."""
+    if user is not None:
+        end_current_session(user, session)
+    see = See("/sign-in", "You are signed out.").remember("session", "", 0)
+    see.headers["Clear-Site-Data"] = '"cache"'
+    return see
+
+
+@pages.get("/password-reset")
+def show_password_reset(request: Request) -> Page:
+    """Ask to whom a mail should go."""
+    has_mail = request.app.state.settings.smtp_url is not None
+    return Page("auth/password_reset.html", form=Form(PasswordResetRequest), has_mail=has_mail)
+
+
+@pages.post("/password-reset")
+def send_reset(sent: SentForm, session: WriteSession) -> See:
+    """Have a mail sent; what is said does not tell whether there is such an account."""
+    request_password_reset(sent.read(PasswordResetRequest), session)
+    return See("/sign-in", "If there is an account with this address, a mail is on its way to it.")
+
+
+@pages.get("/password-reset/{token}")
+def show_new_password(token: str, session: ReadSession) -> Page:
+    """Ask for a new password, for as long as the link is good."""
+    is_living = PasswordReset.is_living(session, token)
+    form = Form(PasswordResetUse, only=["new_password"], hints={"new_password": PASSWORD_RULE})
+    headers = {"Referrer-Policy": "no-referrer"}
+    return Page("auth/new_password.html", status=200 if is_living else 400, headers=headers, form=is_living and form)
+
+
+def _reset_hash(request: Request, sent: Sent, token: str) -> Hashing:
+    return _hash_for_living_token(request, sent.read(PasswordResetUse, token=token))
+
+
+@pages.post("/password-reset/{token}")
+def set_new_password(
+    token: str, sent: SentForm, password_hash: Annotated[str, Prepared(_reset_hash)], session: WriteSession
+) -> See:
+    """Set a new password with the link from the mail, or from an admin."""
+    use_password_reset(sent.read(PasswordResetUse, token=token), password_hash, session)
+    return See("/sign-in", "Your new password is set; sign in with it.")
 
 
 # What the outbox does
@@ -291,8 +427,10 @@ def send_password_reset(app: App, entry: dict[str, Any]) -> None:
         user = session.exec(select(User).where(User.email == entry["email"], User.is_active)).one_or_none()
         token = PasswordReset.issue(session, user.id) if user else None
     if user and token:
+        site = app.settings.public_url
+        link = f"{site}/password-reset/{token}" if site else ""
         try:
-            app.state.mailer.send("reset", user.email, full_name=user.full_name, token=token)
+            app.state.mailer.send("reset", user.email, full_name=user.full_name, token=token, link=link)
         except BaseException:
             with ending(database.write()) as session:  # the next attempt makes another one
                 PasswordReset.end(session, token)
@@ -313,7 +451,7 @@ def ensure_admin(settings: Settings, database: Database) -> None:
     if settings.admin_email is None or settings.admin_password is None:
         return
     with database.read() as session:
-        if session.exec(select(User.id).limit(1)).first() is not None:
+        if User.anybody(session):
             return
     try:
         create_admin(database, settings, settings.admin_email, settings.admin_password.get_secret_value())

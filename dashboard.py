@@ -11,11 +11,13 @@ from sqlmodel import Session, SQLModel, col, desc, func, select
 from auth import CurrentUser
 from kit.db import ReadSession
 from kit.models import now
+from kit.pages import Menu, Page, PageRouter
 from kit.routing import Router
 from models import Item, ItemPublic, Notification, Order, OrderPublic, Principal, UserPublic
 from settings import API
 
 router = Router(prefix=f"{API}/dashboard", tags=["dashboard"])
+pages = PageRouter(Menu("Dashboard", "/", "chart"))
 
 DAYS = 30
 MILLION = 1_000_000
@@ -61,6 +63,12 @@ def get_dashboard(user: CurrentUser, session: ReadSession) -> Dashboard:
         stock=stock,
         orders_per_day=_orders_per_day(session, user),
     )
+
+
+@pages.get("/")
+def show_dashboard(user: CurrentUser, session: ReadSession) -> Page:
+    """Show what somebody sees first."""
+    return Page("dashboard/home.html", dashboard=get_dashboard(user, session))
 
 
 def _counts(session: Session, user: Principal) -> tuple[int, StockSummary]:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import select
 
 from auth import create_admin
 from kit import schema
@@ -57,7 +56,7 @@ def seed(
         password_hash = hash_password(password, settings.bcrypt_rounds)
         # One transaction: whoever stops it, or loses power, has the database as it was.
         with ending(database.write()) as session:
-            if not force and session.exec(select(User.id).limit(1)).first() is not None:
+            if not force and User.anybody(session):
                 fail("The database has users already; use --force to add to them.")
             joined, placed = add_company(session, password, password_hash, items=items, orders=orders)
     typer.echo(f"Added {len(joined)} people, {items} items and {placed} orders.")

@@ -80,6 +80,7 @@ class EmailTaken(Conflict):
     """409: e-mails are unique, without case."""
 
     constraint = "uq_user_email"
+    field = "email"
     detail = "Another account has this e-mail address."
 
 
@@ -161,12 +162,15 @@ class Principal(NamedTuple):
     updated_at: datetime
     session_id: int
     """The login session from which the call comes."""
+    unread: int = 0
+    """How many notifications are unread; only pages ask for it."""
 
     @classmethod
     def read(cls, session: Session, claims: Claims) -> "Principal | None":
-        """The active account behind an access token, as of now; None where it or its login session is gone."""
+        """The active account behind a token, as of now; None where it or its login session is gone."""
         ids = {"user_id": claims.sub, "session_id": claims.sid}
-        row = session.connection().execute(LIVING_PRINCIPAL, ids).one_or_none()
+        statement = LIVING_VISITOR if claims.type == "page" else LIVING_PRINCIPAL
+        row = session.connection().execute(statement, ids).one_or_none()
         return cls(*row) if row is not None else None
 
     @property
@@ -219,16 +223,26 @@ class User(Audited, Timestamped, table=True):
         Raises:
             IntegrityError: the e-mail is taken (answered as `EMAIL_TAKEN`).
         """
-        anybody = select(User.id).limit(1)
-        is_first = session.exec(anybody).first() is None
+        is_first = not cls.anybody(session)
         if is_first:
             lock_table(session, "user")  # two first accounts at once must not both become admins
-            is_first = session.exec(anybody).first() is None
+            is_first = not cls.anybody(session)
         user = cls.model_validate(data, update={"password_hash": password_hash})
         user.role = "admin" if is_first else user.role
         session.add(user)
         session.flush()
         return user
+
+    @classmethod
+    def anybody(cls, session: Session) -> bool:
+        """Whether there is an account."""
+        return session.exec(ANYBODY).first() is not None
+
+    @classmethod
+    def names(cls, session: Session, ids: Iterable[int | None]) -> dict[int, str]:
+        """The full names of accounts, for pages; one statement."""
+        wanted = select_columns(col(cls.id), col(cls.full_name)).where(col(cls.id).in_({*ids}))
+        return {user_id: name for user_id, name in session.connection().execute(wanted)}
 
     def change(self, session: Session, changes: dict[str, Any]) -> Self:
         """Apply changes; a deactivation also ends every session, and a new e-mail every token that the old one has.
@@ -305,9 +319,10 @@ class User(Audited, Timestamped, table=True):
             raise LastAdmin
 
 
+ANYBODY = select(User.id).limit(1)
 # Made once: every request runs it, and building a statement takes longer than SQLite needs to answer it.
 LIVING_PRINCIPAL = (
-    select_columns(*(getattr(User, field) for field in Principal._fields[:-1]), col(LoginSession.id))
+    select_columns(*(getattr(User, field) for field in Principal._fields[:-2]), col(LoginSession.id))
     .join(LoginSession, col(LoginSession.user_id) == User.id)
     .where(col(User.id) == bindparam("user_id"), col(LoginSession.id) == bindparam("session_id"), col(User.is_active))
 )
@@ -348,6 +363,7 @@ class ItemNameTaken(Conflict):
     """409: item names are unique, without case."""
 
     constraint = "uq_item_name_key"
+    field = "name"
     detail = "Another item has this name."
 
 
@@ -859,6 +875,8 @@ class Notification(Entity, table=True):
         return self
 
 
+UNREAD = select(func.count()).where(col(Notification.user_id) == User.id, col(Notification.read_at).is_(None))
+LIVING_VISITOR = LIVING_PRINCIPAL.add_columns(UNREAD.scalar_subquery())
 TELL_ADMINS = insert(Notification).from_select(
     ["user_id", "kind", "message", "link"],
     select_columns(col(User.id), *(bindparam(name, type_=String) for name in ("kind", "message", "link")))

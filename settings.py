@@ -14,8 +14,6 @@ API = "/api/v1"
 class Settings(KitSettings):
     """Every setting: these and the kit's own, each an environment variable with the prefix `APP_`."""
 
-    access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
-    refresh_token_days: int = Field(default=30, ge=1, le=3650)
     registration_open: bool = Field(default_factory=in_development)
     admin_email: EmailStr | None = None
     admin_password: SecretStr | None = None

@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from types import FrameType, ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 from uvicorn import Server
@@ -29,12 +30,16 @@ from kit.logs import configure_logging
 from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
 from kit.outbox import Outbox
+from kit.pages import PageRouter, problem_page
 from kit.rates import RateLimit
+from kit.rendering import Renderer
 from kit.routing import Router
 from kit.settings import KitSettings, resolve_secret_key
 
 if sys.platform == "linux":
     import resource
+
+AnyRoute = TypeVar("AnyRoute", bound=BaseRoute)
 
 GRACEFUL_SHUTDOWN_SECONDS = 15
 KEEP_ALIVE_SECONDS = 75
@@ -44,10 +49,13 @@ UVICORNS_KEEP_ALIVE = 5
 class App(FastAPI):
     """FastAPI with our middleware around everything, Starlette's own error pages included.
 
-    `nouns` are modules with routers; which route answers does not depend on their order. `on_start` is called with the
-    database at every start at which it has this version's schema; `outbox` says what does each kind of its entries;
-    `options` are FastAPI's. Making an app opens nothing; its lifespan does.
+    `nouns` are modules with routers; which route answers does not depend on their order, that of the menu does.
+    `on_start` is called with the database at every start at which it has this version's schema; `outbox` says what does
+    each kind of its entries; `options` are FastAPI's. Making an app opens nothing; its lifespan does.
     """
+
+    problem_page = staticmethod(problem_page)
+    """How a problem is shown to people."""
 
     def __init__(
         self,
@@ -64,13 +72,19 @@ class App(FastAPI):
         self.credentials = credentials
         self.on_start = on_start
         self.outbox = outbox or {}
-        routers = {id(found): found for noun in nouns for found in vars(noun).values() if isinstance(found, APIRouter)}
+        self.renderer = Renderer(settings)
+        found = [value for noun in nouns for value in vars(noun).values()]
+        routers = {id(router): router for router in found if isinstance(router, APIRouter)}
         ours = [system, *(router for router in routers.values() if isinstance(router, Router))]
+        page_routers = {id(router): router for router in found if isinstance(router, PageRouter)}.values()
+        pages = _literal_first(route for router in page_routers for route in router.routes)
+        self.menu = [entry for router in page_routers for entry in router.menu]
+        self.page_routes = {page.path: page for page in pages if page.methods == {"GET"}}
         super().__init__(
             lifespan=lifespan,
             # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
             # passes the parameter on to Starlette and advises against it; a test calls every route that is given here.
-            routes=routes_of(ours),
+            routes=[*routes_of(ours), *pages],
             openapi_url=f"{api}/openapi.json" if settings.docs else None,
             docs_url=None,  # FastAPI's page takes Swagger UI from another host; ours is in kit/docs.py
             redoc_url=None,
@@ -82,6 +96,8 @@ class App(FastAPI):
         for router in routers.values():
             if router not in ours:
                 self.include_router(router)  # FastAPI's own routes know `dependency_overrides` only if it includes them
+        self.add_route("/static/{hash}/{name}", _static_file, include_in_schema=False)
+        self.add_route("/favicon.ico", _icon, include_in_schema=False)
         add_docs(self)
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -116,8 +132,23 @@ class App(FastAPI):
 
 def routes_of(routers: Iterable[Router]) -> list[BaseRoute]:
     """The routes of all routers; `/items/export` comes before `/items/{item_id}`."""
-    routes = [route for router in routers for route in router.routes]
+    return _literal_first(route for router in routers for route in router.routes)
+
+
+def _literal_first(routes: Iterable[AnyRoute]) -> list[AnyRoute]:
     return sorted(routes, key=lambda route: ["{" in part for part in str(getattr(route, "path", "")).split("/")])
+
+
+async def _static_file(request: Request) -> Response:
+    """A file that pages load, from memory."""
+    app: App = request.app
+    return app.renderer.file(request.path_params["hash"], request.path_params["name"])
+
+
+async def _icon(request: Request) -> Response:
+    """The icon, where browsers ask for it by themselves."""
+    app: App = request.app
+    return app.renderer.file("", "icon.svg")
 
 
 class Health(BaseModel):

@@ -37,22 +37,39 @@ MAX_WAITING = 32 * CORES  # some eight seconds of work at 12 rounds
 
 
 class Claims(BaseModel):
-    """What of an access token is used; ids beyond 64 bits would be an error of the database."""
+    """What of a token is used; ids beyond 64 bits would be an error of the database."""
 
     sub: Id
     sid: Annotated[Id, Field(strict=True)]
-    exp: float
-    type: Literal["access"]
+    exp: Annotated[float, Field(allow_inf_nan=False)]
+    type: Literal["access", "page"]
+    renewals: int = 0
+    """Of a page token: how often its login session had been renewed when it was signed."""
+
+    @property
+    def is_living(self) -> bool:
+        """Whether the token has not expired yet."""
+        return self.exp > now().timestamp()
 
 
-ACCESS_TOKEN_OPTIONS: Any = {  # Any: the TypedDict of these options is private to PyJWT
+TOKEN_OPTIONS: Any = {  # Any: the TypedDict of these options is private to PyJWT
     "require": ["sub", "sid", "iat", "exp", "jti", "type"],
     "enforce_minimum_key_length": True,
+    "verify_exp": False,  # it changes with time, and the rest of the check is cached: see `Claims.is_living`
 }
 
 
 def sign_access_token(secret_key: str, user_id: int, session_id: int, lifetime: timedelta) -> str:
     """A JWT (HS256) that says who calls and from which login session."""
+    return _signed(secret_key, user_id, session_id, lifetime, type="access")
+
+
+def sign_page_token(secret_key: str, user_id: int, session_id: int, lifetime: timedelta, renewals: int) -> str:
+    """The same for the cookie of a browser; the API does not take it, and pages take no other."""
+    return _signed(secret_key, user_id, session_id, lifetime, type="page", renewals=renewals)
+
+
+def _signed(secret_key: str, user_id: int, session_id: int, lifetime: timedelta, **more: Any) -> str:
     issued_at = now()
     claims: dict[str, Any] = {
         "sub": str(user_id),
@@ -60,9 +77,8 @@ def sign_access_token(secret_key: str, user_id: int, session_id: int, lifetime: 
         "iat": issued_at,
         "exp": issued_at + lifetime,
         "jti": uuid4().hex,
-        "type": "access",
     }
-    return jwt.encode(claims, secret_key, algorithm="HS256")
+    return jwt.encode(claims | more, secret_key, algorithm="HS256")
 
 
 def read_access_token(token: str, secret_key: str) -> Claims:
@@ -72,7 +88,19 @@ def read_access_token(token: str, secret_key: str) -> Claims:
         NotAuthenticated: it is malformed, expired, or not an access token.
     """
     claims = _verified(token, secret_key)
-    if claims.exp <= now().timestamp():
+    if claims.type != "access" or not claims.is_living:
+        raise NotAuthenticated
+    return claims
+
+
+def read_page_token(token: str, secret_key: str) -> Claims:
+    """The claims of a page token whose signature is right; it may have expired, which its cookie survives.
+
+    Raises:
+        NotAuthenticated: it is malformed, or not a page token.
+    """
+    claims = _verified(token, secret_key)
+    if claims.type != "page":
         raise NotAuthenticated
     return claims
 
@@ -83,7 +111,7 @@ def _verified(token: str, secret_key: str) -> Claims:
     if len(token) > MAX_TOKEN_LENGTH:
         raise NotAuthenticated
     try:
-        return Claims.model_validate(jwt.decode(token, secret_key, algorithms=["HS256"], options=ACCESS_TOKEN_OPTIONS))
+        return Claims.model_validate(jwt.decode(token, secret_key, algorithms=["HS256"], options=TOKEN_OPTIONS))
     # Beside its own errors PyJWT lets through what json and int raise for hostile headers and claims.
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise NotAuthenticated from error
@@ -105,6 +133,9 @@ def bearer_claims(request: Request) -> Claims:
 
 
 # Passwords
+
+
+PASSWORD_RULE = "At least 8 characters: a lower-case and an upper-case letter, a digit and a special one; or any 16."  # noqa: S105
 
 
 def _is_special(character: str) -> bool:

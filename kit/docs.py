@@ -18,7 +18,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve `/docs`, what it loads, and `/favicon.ico`, if the app serves its OpenAPI document.
+    """Serve `/docs` and what it loads, if the app serves its OpenAPI document.
 
     The files are read once. Their path has a hash of them all, so a browser keeps them until they change.
     """
@@ -32,7 +32,6 @@ def add_docs(app: FastAPI) -> None:
     page = (STATIC / "docs.html").read_text().replace("{title}", escape(app.title)).replace("{folder}", folder)
     page = page.replace("{openapi}", escape(app.openapi_url.removeprefix("/")))
     _serve(app, "/docs", page.encode(), "text/html", "no-cache", {"Content-Security-Policy": CONTENT_SECURITY_POLICY})
-    _serve(app, "/favicon.ico", (STATIC / "icon.svg").read_bytes(), "image/svg+xml", "public, max-age=86400")
 
 
 def _serve(

@@ -35,6 +35,15 @@ class Credentials:
     token_path: str
     """The token endpoint of OAuth 2: its errors also have that standard's members."""
 
+    sign_in: str = "/sign-in"
+    """The page to which whoever is not signed in is sent."""
+
+    forms: tuple[str, ...] = ()
+    """Where these paths begin, what is posted by a page has the strict rate, too."""
+
+    secret_paths: tuple[str, ...] = ()
+    """Where these paths begin, what follows is a secret, and is not in the log."""
+
 
 class ProblemDetails(BaseModel):
     """The body of every error (RFC 9457); a client decides by `error_code`, a person reads `detail`."""
@@ -84,8 +93,15 @@ def database_problem(error: BaseException | None) -> Problem | None:
     return problem() if problem else None
 
 
+def shows_pages(request: Request) -> bool:
+    """Whether an error is answered as a page: outside the API, to clients that name HTML among what they accept."""
+    return not request.scope["path"].startswith("/api/") and "text/html" in request.headers.get("accept", "")
+
+
 def problem_response(request: Request, problem: Problem) -> Response:
     """The one place where an error body is made."""
+    if shows_pages(request):
+        return request.app.problem_page(request, problem)
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -147,7 +163,7 @@ def merged(*parts: Responses) -> Responses:
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer an exception that somebody foresaw; does no I/O."""
-    problem = _problem_of(request, error)
+    problem = problem_of(request, error)
     if problem is None:
         raise error
     return problem_response(request, problem)
@@ -163,7 +179,8 @@ HANDLERS: dict[Any, Any] = {**dict.fromkeys(FORESEEN, on_error), Exception: on_u
 """Which handler answers which exception."""
 
 
-def _problem_of(request: Request, error: Exception) -> Problem | None:
+def problem_of(request: Request, error: Exception) -> Problem | None:
+    """The problem behind an exception of `FORESEEN`; None where it is the app's own fault."""
     match error:
         case Problem():
             return error

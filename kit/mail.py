@@ -13,7 +13,7 @@ from loguru import logger
 from kit.settings import KitSettings
 
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mail"
-SECRETS = {"token": "(not shown)"}
+SECRETS = {"token": "(not shown)", "link": ""}
 SERVER_SECONDS = 4.0  # for each step that a mail server takes
 
 

@@ -18,6 +18,7 @@ from kit.settings import KitSettings, StartRefused
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 HEALTH = "/health"
+OUR_TYPES = {(b"content-type", MEDIA_TYPE.encode()), (b"content-type", b"text/html; charset=utf-8")}
 MAX_IN_FLIGHT = 1_000  # some seconds of work; more would only wait for a time-out
 
 
@@ -41,6 +42,10 @@ class RequestContext:
             await self._start_and_stop(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def shown_path(self, path: str) -> str:
+        """The path as the log has it, without the token that some end with."""
+        return next((f"{start}…" for start in self.credentials.secret_paths if path.startswith(start)), path)
 
     async def _start_and_stop(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A start that is refused says its sentence instead of a traceback."""
@@ -105,8 +110,8 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             headers: list[tuple[bytes, bytes]] = list(message["headers"])
-            is_problem = (b"content-type", MEDIA_TYPE.encode()) in headers
-            if message["status"] >= 400 and not self.status and not is_problem:
+            is_ours = not OUR_TYPES.isdisjoint(headers)
+            if message["status"] >= 400 and not self.status and not is_ours:
                 self.replaced = True
                 await self._answer_problem(problem_for_status(message["status"]), headers)
                 return
@@ -130,7 +135,7 @@ class _Exchange:
         logger.info(
             "{method} {path} {status} {duration_ms} ms",
             method=self.scope["method"],
-            path=self.scope.get("raw_path", b"").decode("latin-1"),
+            path=self.context.shown_path(self.scope.get("raw_path", b"").decode("latin-1")),
             status=self.status,
             duration_ms=round((self.ended - self.started) * 1000, 2),
             user_id=self.scope["state"].get("user_id"),

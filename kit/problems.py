@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, ClassVar
 
 MAX_ERRORS = 100
@@ -24,6 +25,10 @@ class Problem(Exception):
     constraint: ClassVar[str] = ""
     """The constraint of the database that is broken by this fault, such as `uq_user_email` or `fk_order_user_id`."""
     keeps_changes: ClassVar[bool] = False
+    for_people: ClassVar[str] = ""
+    """The sentence on a page, where `detail` has words of programmers in it."""
+    field: ClassVar[str] = ""
+    """The field of a form beside which a page says it."""
     default_headers: ClassVar[Mapping[str, str]] = {}
     oauth_error: ClassVar[str] = "invalid_request"
 
@@ -46,6 +51,18 @@ class Problem(Exception):
         self.headers = {**self.default_headers, **(headers or {})}
         super().__init__(self.detail)
 
+    @property
+    def said(self) -> str:
+        """What a page says."""
+        return self.for_people or self.detail
+
+    @property
+    def wait(self) -> str:
+        """For how long to wait, such as "14 minutes"; empty where waiting does not help."""
+        seconds = int(self.headers.get("Retry-After", 0))
+        count, unit = (seconds, "second") if seconds < 90 else (ceil(seconds / 60), "minute")
+        return f"{count} {unit}{'s' if count > 1 else ''}" if count else ""
+
 
 class BadRequest(Problem):
     """400: the request could not be decoded."""
@@ -61,6 +78,7 @@ class InvalidCredentials(Problem):
     """400: unknown, wrong, spent or expired credentials; which of them is not said."""
 
     detail = "The credentials are not valid."
+    for_people = "That is not right; try again."
     keeps_changes = True  # the count of failed sign-ins, or the end of a replayed session, must stay
     oauth_error = "invalid_grant"
 
@@ -125,6 +143,7 @@ class IdempotencyKeyReused(Problem):
 
     status = 422
     detail = "This Idempotency-Key was used with another body; take a new key for a new request."
+    for_people = "This page was sent before. Look at what came of it, then start anew."
 
 
 class VersionConflict(Problem):
@@ -132,6 +151,7 @@ class VersionConflict(Problem):
 
     status = 412
     detail = "It was changed meanwhile; read it again and repeat the change."
+    for_people = "Somebody else changed this meanwhile. Look at what is marked, then save again."
 
 
 class BodyTooLarge(Problem):
@@ -154,6 +174,11 @@ class Invalid(Problem):
         more = f" ({len(shown) - 1} more in errors)" if len(shown) > 1 else ""
         where = ".".join(str(part) for part in shown[0]["loc"])
         super().__init__(f"{where}: {shown[0]['msg'].rstrip('.')}{more}.", errors=shown)
+
+    @property
+    def said(self) -> str:
+        """Every fault without its place, which a page shows by itself."""
+        return " ".join(dict.fromkeys(f"{error['msg'].rstrip('.')}." for error in self.errors))
 
 
 class RateLimited(Problem):

@@ -52,7 +52,10 @@ class RateLimit:
 
     async def _problem(self, scope: Scope) -> Problem | None:
         path = route_path(scope)
-        rates = [("auth", self.auth_rate)] if path.startswith(self.credentials.prefix) else []
+        is_strict = path.startswith(self.credentials.prefix) or (
+            scope["method"] == "POST" and path.startswith(self.credentials.forms)
+        )
+        rates = [("auth", self.auth_rate)] if is_strict else []
         rates += [("all", self.rate)] if self.rate and path != HEALTH else []
         for name, rate in rates:
             if (seconds := await self.count.seconds_to_wait(rate, name, client_address(scope))) > 0:

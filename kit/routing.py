@@ -84,7 +84,8 @@ class Caller(Generic[Who]):
 
     async def __call__(self, request: Request) -> Who:
         """The caller, where FastAPI resolves the dependency; reads the database in a thread."""
-        return await run_in_threadpool(self.identify_alone, request, bearer_claims(request))
+        claims = getattr(request, "claims", None) or bearer_claims(request)
+        return await run_in_threadpool(self.identify_alone, request, claims)
 
 
 class Prepared:
@@ -116,9 +117,13 @@ class Declaration:
         self.session = self.key = self.request = self.response = ""
         self.writes = False
         self.callers: dict[str, Caller[Any]] = {}
+        self.optional: set[str] = set()
+        """The callers that a page can do without: their parameters have a default."""
         self.prepared: dict[str, Prepared] = {}
         for name, parameter in self.signature.parameters.items():
             self._read(name, parameter.annotation)
+            if name in self.callers and parameter.default is not inspect.Parameter.empty:
+                self.optional.add(name)
 
     def _read(self, name: str, annotation: Any) -> None:
         if annotation is Request:
@@ -182,9 +187,9 @@ class Route(APIRoute):
                 return await self._handler_for_overrides(request.app)(request)
             request = StrictRequest(request.scope, request.receive)
             if self.declared.callers and not overridden:
-                request.claims = bearer_claims(request)  # before a stranger's body is read
+                request.claims = self.claims_of(request)  # before a stranger's body is read
             try:
-                check_query(request, self.query_names)
+                self.check_query(request)
                 return await read_and_call(request)  # the body, its schema, then the endpoint as `_wrapped` made it
             except FAULTS_AFTER_THE_CALLER:
                 if request.claims is not None and self.in_one_thread:
@@ -210,7 +215,7 @@ class Route(APIRoute):
                     known = values | await run_in_threadpool(self._identify_alone, request, request.claims)
                 values |= {name: await mark.value(request, known) for name, mark in declared.prepared.items()}
             if inspect.iscoroutinefunction(endpoint):
-                return self._respond(request, await endpoint(**values), values.get(declared.response))
+                return self.respond(request, await endpoint(**values), values.get(declared.response))
             if not self.in_one_thread or not (declared.session or declared.callers):
                 return await run_in_threadpool(self._work_resolved, endpoint, request, values)
             database: Database = request.app.state.database
@@ -228,7 +233,7 @@ class Route(APIRoute):
         def transaction() -> Response:
             with ending(database.write() if declared.writes else database.read()) as session:
                 if request.claims is not None:
-                    values.update(self._identify(request, session, request.claims))
+                    values.update(self.identify(request, session, request.claims))
                 if declared.session:
                     values[declared.session] = session
                 return self._once(session, request, values, endpoint)
@@ -247,18 +252,18 @@ class Route(APIRoute):
         """Call the endpoint, or answer a repetition of a request that carried an `Idempotency-Key`."""
         key: str | None = values.get(self.declared.key)
         if key is None or session is None:
-            return self._respond(request, endpoint(**values), values.get(self.declared.response))
+            return self.respond(request, endpoint(**values), values.get(self.declared.response))
         caller: Person = values[next(iter(self.declared.callers))]
         same = request_hash(request.method, request.url.path, values.values())
         kept = IdempotencyKey.claim(session, caller.id, key, same)
         if kept.status:
             return kept.replay()
-        response = self._respond(request, endpoint(**values), values.get(self.declared.response))
+        response = self.respond(request, endpoint(**values), values.get(self.declared.response))
         if response.status_code < 400:
             kept.keep(response)
         return response
 
-    def _respond(self, request: Request, result: object, declared: Response | None) -> Response:
+    def respond(self, request: Request, result: object, declared: Response | None) -> Response:
         """Shape what the endpoint returned; FastAPI would take another thread for it."""
         if isinstance(result, Response):
             return result
@@ -279,7 +284,16 @@ class Route(APIRoute):
 
     # Who calls
 
-    def _identify(self, request: Request, session: Session, claims: Claims) -> dict[str, Person]:
+    def claims_of(self, request: Request) -> Claims | None:
+        """What the caller shows for themselves; `NotAuthenticated` if it is nothing good."""
+        return bearer_claims(request)
+
+    def check_query(self, request: Request) -> None:
+        """Refuse query parameters that nobody declared."""
+        check_query(request, self.query_names)
+
+    def identify(self, request: Request, session: Session, claims: Claims) -> dict[str, Person | None]:
+        """The callers, by the names of their parameters."""
         return {name: caller.identify(request, session, claims) for name, caller in self.declared.callers.items()}
 
     def _identify_alone(self, request: Request, claims: Claims) -> dict[str, Person]:
@@ -290,7 +304,8 @@ class Route(APIRoute):
         if app not in self.resolved_by_fastapi:
             path, endpoint, options = self.declaration
             options = options | {"dependency_overrides_provider": app}
-            self.resolved_by_fastapi[app] = Route(path, endpoint, in_one_thread=False, **options).get_route_handler()
+            route = type(self)(path, endpoint, in_one_thread=False, **options)
+            self.resolved_by_fastapi[app] = route.get_route_handler()
         return self.resolved_by_fastapi[app]
 
 

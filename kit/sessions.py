@@ -11,10 +11,17 @@ from sqlalchemy import ColumnElement
 from sqlmodel import Field, Session, SQLModel, col, delete, func, select
 
 from kit.models import BigInt, Entity, Table, digest, now, upsert
-from kit.problems import InvalidCredentials, TooManyAttempts
+from kit.problems import InvalidCredentials, NotAuthenticated, TooManyAttempts
 
 MAX_SESSIONS = 100
 MAX_RESETS = 5
+
+
+class CopiedCookie(NotAuthenticated):
+    """401: a cookie whose successor was renewed already, so two browsers have it; its session ended with this."""
+
+    code = "NOT_AUTHENTICATED"
+    keeps_changes = True
 
 
 class LoginSessionPublic(SQLModel):
@@ -45,6 +52,8 @@ class LoginSession(Entity, table=True):
     expires_at: datetime = Field(index=True)
     user_agent: str = ""
     ip: str = ""
+    renewals: int = 0
+    """How often a browser had the token in its cookie renewed."""
 
     @classmethod
     def expired(cls) -> ColumnElement[bool]:
@@ -101,6 +110,30 @@ class LoginSession(Entity, table=True):
         login_session.expires_at = now() + lifetime
         session.flush()
         return login_session, f"{family}.{secret}"
+
+    @classmethod
+    def renew(cls, session: Session, session_id: int, renewals: int, lifetime: timedelta) -> Self:
+        """Renew the session of a browser whose token has expired; returns it.
+
+        A browser sends one cookie from many tabs, and may leave before it has the answer. So the token before the
+        newest one changes nothing and gets the newest. One that is older still was copied.
+
+        Raises:
+            NotAuthenticated: the session has ended.
+            CopiedCookie: the token's successor was renewed already; the session ends.
+        """
+        login_session = session.get(cls, session_id, with_for_update=True)
+        if login_session is None or login_session.expires_at <= now():
+            raise NotAuthenticated
+        if renewals < login_session.renewals - 1:
+            session.delete(login_session)
+            raise CopiedCookie
+        if renewals == login_session.renewals:
+            login_session.renewals += 1
+            login_session.last_used_at = now()
+            login_session.expires_at = now() + lifetime
+            session.flush()
+        return login_session
 
 
 class FailedSignIn(Table, table=True):
@@ -185,15 +218,10 @@ class PasswordReset(Table, table=True):
         session.exec(delete(cls).where(col(cls.user_id) == user_id))
 
     @classmethod
-    def require_living(cls, session: Session, token: str) -> None:
-        """Refuse a token before its password is hashed.
-
-        Raises:
-            InvalidCredentials: it is used, expired or unknown.
-        """
+    def is_living(cls, session: Session, token: str) -> bool:
+        """Whether a token is known, not used, and not expired."""
         row = session.get(cls, digest(token))
-        if row is None or row.expires_at <= now():
-            raise InvalidCredentials
+        return row is not None and row.expires_at > now()
 
     @classmethod
     def redeem(cls, session: Session, token: str) -> int:

@@ -6,9 +6,10 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from limits import parse_many
 from pydantic import (
@@ -26,6 +27,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 SECRET_KEY_BYTES = 32
+# The currencies of ISO 4217 that have none, three or four decimals.
+OTHER_DECIMALS = {
+    *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF"),
+    *("XPF", "BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND", "CLF", "UYW"),
+}
 
 Settings = TypeVar("Settings", bound="KitSettings")
 
@@ -108,6 +114,21 @@ def _mail_server(url: SecretStr) -> SecretStr:
     return url
 
 
+def _public_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError("use https://host, the address at which people reach the app")
+    return url.rstrip("/")
+
+
+def _currency(code: str) -> str:
+    if not re.fullmatch("[A-Z]{3}", code):
+        raise ValueError("use the three letters of ISO 4217, such as EUR")
+    if code in OTHER_DECIMALS:
+        raise ValueError(f"amounts are in cents, and {code} has no two decimals")
+    return code
+
+
 def _upper_case(level: object) -> object:
     return level.upper() if isinstance(level, str) else level
 
@@ -135,6 +156,8 @@ class KitSettings(BaseSettings):
     allowed_hosts: JsonList = ["localhost", "127.0.0.1", "[::1]", "testserver"]
     cors_origins: Annotated[JsonList, AfterValidator(_named_origins)] = []
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
+    access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
+    refresh_token_days: int = Field(default=30, ge=1, le=3650)
     auth_rate_limit: Rate = "60/minute"
     rate_limit: Rate | None = None
     rate_limit_storage: Annotated[str, AfterValidator(_known_storage)] = "memory://"
@@ -146,6 +169,8 @@ class KitSettings(BaseSettings):
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     smtp_url: Annotated[SecretStr, AfterValidator(_mail_server)] | None = None
     mail_from: EmailStr | None = Field(default=None, validate_default=True)
+    public_url: Annotated[str, AfterValidator(_public_address)] | None = None
+    currency: Annotated[str, AfterValidator(_currency)] = "EUR"
 
     @field_validator("mail_from")
     @classmethod
@@ -153,6 +178,16 @@ class KitSettings(BaseSettings):
         if address is None and info.data.get("smtp_url") is not None:
             raise ValueError("it is needed where APP_SMTP_URL is set: the address that mail comes from")
         return address
+
+    @property
+    def access_token_lifetime(self) -> timedelta:
+        """How long an access token is good, and the token in a browser's cookie before it is renewed."""
+        return timedelta(minutes=self.access_token_minutes)
+
+    @property
+    def session_lifetime(self) -> timedelta:
+        """After how long without use a login session ends."""
+        return timedelta(days=self.refresh_token_days)
 
     @property
     def on_sqlite(self) -> bool:

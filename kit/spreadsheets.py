@@ -8,18 +8,20 @@ import io
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, cast, get_origin
 
 from fastapi import UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import ColumnElement
 from sqlalchemy import select as select_columns
-from sqlmodel import Session, SQLModel
+from sqlmodel import Field, Session, SQLModel, col
 
 from kit.audit import Audited, change_many, create_many
 from kit.db import Database, lock_table
 from kit.errors import Responses
-from kit.models import Versioned, folded
+from kit.models import BigInt, Table, Versioned, folded, now
 from kit.problems import BodyTooLarge, Invalid
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -116,6 +118,21 @@ class ImportReport(BaseModel):
     updated: int = 0
     unchanged: int = 0
     errors: list[RowError] = []
+
+
+class Upload(Table, table=True):
+    """The file that somebody wants to import, between its preview and the import; each person has one at most."""
+
+    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", primary_key=True, sa_type=BigInt)
+    name: str
+    content: bytes
+    """Compressed by zlib."""
+    created_at: datetime = Field(default_factory=now, index=True)
+
+    @classmethod
+    def expired(cls) -> ColumnElement[bool]:
+        """Files are kept for an hour."""
+        return col(cls.created_at) < now() - timedelta(hours=1)
 
 
 @dataclass

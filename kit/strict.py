@@ -49,8 +49,11 @@ class StrictRequest(Request):
         raise UnreadableBody(Invalid([{"loc": ("body",), "msg": message, "type": "json_invalid"}]))
 
 
-def check_query(request: Request, known: frozenset[str]) -> None:
-    """Refuse names nobody declared, and text that no character string can be, with a `RequestValidationError`."""
+def check_query(request: Request, known: frozenset[str] | None) -> None:
+    """Refuse names nobody declared, and text that no character string can be, with a `RequestValidationError`.
+
+    Where `known` is None, every name is well.
+    """
     if not request.scope["query_string"]:
         return
     try:
@@ -60,7 +63,7 @@ def check_query(request: Request, known: frozenset[str]) -> None:
         raise RequestValidationError([fault]) from None
     query = request.query_params
     unknown, nul = "This parameter is not known here", "It must not have NUL characters"
-    faults = [(name, unknown, "extra_forbidden") for name in query if name not in known]
+    faults = [(name, unknown, "extra_forbidden") for name in query if known is not None and name not in known]
     faults += [(name, nul, "string_unicode") for name, text in query.multi_items() if "\0" in text]
     errors = [{"loc": ("query", name), "msg": message, "type": kind} for name, message, kind in faults]
     if errors:

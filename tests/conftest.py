@@ -32,6 +32,7 @@ from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
 from tests.postgres import Postgres, running_postgres
 from tests.scheduling import Scheduling, is_heavy
 from tests.shared_app import SharedApp
+from tests.visitors import Visitor, visiting
 
 __all__ = ["API", "PASSWORD", "Person"]
 
@@ -266,6 +267,12 @@ def max(request: pytest.FixtureRequest, ada: Person) -> Person:
 def eva(request: pytest.FixtureRequest, ada: Person) -> Person:
     """Another member."""
     return _person(request, ada.client)
+
+
+@pytest.fixture
+def visit(client: TestClient) -> Callable[[Person], Visitor]:
+    """Opens a browser in which somebody is signed in."""
+    return lambda person: visiting(client, person.email)
 
 
 @pytest.fixture
