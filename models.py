@@ -242,7 +242,8 @@ class User(Audited, Timestamped, table=True):
     def names(cls, session: Session, ids: Iterable[int | None]) -> dict[int, str]:
         """The full names of accounts, for pages; one statement."""
         wanted = select_columns(col(cls.id), col(cls.full_name)).where(col(cls.id).in_({*ids}))
-        return {user_id: name for user_id, name in session.connection().execute(wanted)}
+        rows = session.connection().execute(wanted)
+        return {row.id: row.full_name for row in rows}
 
     def change(self, session: Session, changes: dict[str, Any]) -> Self:
         """Apply changes; a deactivation also ends every session, and a new e-mail every token that the old one has.
