@@ -110,7 +110,8 @@ class Form:
                 found.label = (labels or {}).get(name, found.label)
                 found.hint = (hints or {}).get(name, found.hint)
                 found.autocomplete = (autocomplete or {}).get(name, found.autocomplete)
-                found.value = (values or {}).get(name, _text(found, part.get("default")))
+                if found.control != "password":
+                    found.value = (values or {}).get(name, _text(found, part.get("default")))
                 if row is not None:
                     found.value = found.was = _text(found, getattr(row, name))
                 self.fields.append(found)
