@@ -1,6 +1,7 @@
-"""The stock: its routes, and its CSV."""
+"""The stock: its routes, its CSV, and its pages, with the basket that the list of items fills."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from kit.lists import (
     sortable,
 )
 from kit.models import BIGGEST_ID, Digits, Id, folded
+from kit.pages import Menu, PageRouter, See, cookie
 from kit.routing import Prepared, Router
 from kit.spreadsheets import (
     CSV,
@@ -48,6 +50,7 @@ from models import (
     ItemNameTaken,
     ItemPublic,
     ItemUpdate,
+    Principal,
     Quantity,
     Tag,
     Tags,
@@ -55,6 +58,7 @@ from models import (
 from settings import API
 
 router = Router(prefix=f"{API}/items", tags=["items"])
+pages = PageRouter(Menu("Items", "/items", "box"))
 
 AnyCents = Annotated[int, Field(ge=0, le=BIGGEST_ID), Digits]
 
@@ -171,3 +175,26 @@ def import_items(
     """
     warn = partial(Item.warn_of_low_stock, session)
     return import_records(session, Item, ItemRow, "name", records, dry_run=dry_run, after_change=warn)
+
+
+# The basket: what somebody means to order, in a cookie that is good for one login session
+
+BASKET = re.compile(r"([0-9]{1,19})((?:\.[1-9][0-9]{0,18}:[1-9][0-9]{0,4}){1,100})")
+BASKET_SECONDS = 24 * 60 * 60
+MAX_ORDERED = 10_000
+
+
+def basket_of(request: Request, user: Principal) -> dict[int, int]:
+    """How many of which item somebody means to order, by the ids of items; what is wrong in the cookie is left out."""
+    found = BASKET.fullmatch(cookie(request, "cart"))
+    if found is None or int(found[1]) != user.session_id:
+        return {}
+    lines = [line.split(":") for line in found[2].split(".")[1:]]
+    basket = {int(item_id): int(quantity) for item_id, quantity in lines}
+    return {id_: quantity for id_, quantity in basket.items() if id_ <= BIGGEST_ID and quantity <= MAX_ORDERED}
+
+
+def with_basket(see: See, user: Principal, basket: Mapping[int, int]) -> See:
+    """`see`, which also keeps a basket of at most 100 lines until its login session ends, for a day at most."""
+    lines = "".join(f".{item_id}:{quantity}" for item_id, quantity in basket.items())
+    return see.remember("cart", f"{user.session_id}{lines}", BASKET_SECONDS if lines else 0)
