@@ -176,11 +176,8 @@ class PageRoute(Route):
         if request.method in SAFE or page is None or problem.status >= 500 or isinstance(problem, NotAuthenticated):
             raise problem
         visit_of(request).problem = problem
-        scope = dict(request.scope) | {"method": "GET", "path": page.path.format_map(request.path_params)}
-        if self.shown_on != self.path:  # as it was seen, with its filters
-            back = visit_of(request).sent
-            left, _, query = (back.text("back") if back else "").partition("?")
-            scope["query_string"] = query.encode() if left == scope["path"] else b""
+        path = self.shown_on.format_map(request.path_params)  # what its links begin with
+        scope = dict(request.scope) | {"method": "GET", "path": path}
         response: Response = await page.answer_alone(Request(scope, request.receive))
         response.status_code = problem.status
         response.headers.update({name: value for name, value in problem.headers.items() if name == "Retry-After"})
