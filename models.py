@@ -556,6 +556,9 @@ RESTOCK = (
 
 OrderStatus = Literal["pending", "fulfilled", "cancelled"]
 FinalStatus = Literal["fulfilled", "cancelled"]
+MAX_LINES = 100
+MAX_OF_ONE = 10_000
+MAX_NOTE = 500
 
 
 class OrderNotPending(Conflict):
@@ -563,6 +566,12 @@ class OrderNotPending(Conflict):
 
     def __init__(self, status: str) -> None:
         super().__init__(f"The order is {status}; only a pending one can change.")
+
+
+class PriceChanged(Conflict):
+    """409: something costs more or less than the person saw who orders it."""
+
+    detail = "A price has changed since you looked, so nothing was ordered. Look at it, and place the order again."
 
 
 class ItemHasOrders(Conflict):
@@ -583,7 +592,7 @@ class OrderLineCreate(RequestBody):
     """How many of which item."""
 
     item_id: Id
-    quantity: Annotated[int, Field(ge=1, le=10_000)]
+    quantity: Annotated[int, Field(ge=1, le=MAX_OF_ONE)]
 
 
 def _one_line_an_item(lines: list[OrderLineCreate]) -> list[OrderLineCreate]:
@@ -595,8 +604,10 @@ def _one_line_an_item(lines: list[OrderLineCreate]) -> list[OrderLineCreate]:
 class OrderCreate(RequestBody):
     """A new order."""
 
-    lines: Annotated[list[OrderLineCreate], Field(min_length=1, max_length=100), AfterValidator(_one_line_an_item)]
-    note: Annotated[str, Field(max_length=500)] | None = None
+    lines: Annotated[
+        list[OrderLineCreate], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_one_line_an_item)
+    ]
+    note: Annotated[str, Field(max_length=MAX_NOTE)] | None = None
 
 
 class OrderUpdate(RequestBody):
@@ -717,6 +728,18 @@ class Order(Audited, Versioned, Timestamped, table=True):
             found = session.exec(ITEMS_TO_CHANGE, params={"ids": list(ordered)})
             Item.restock(session, [(item, ordered[item.id]) for item in found])
         return self
+
+    def require_prices(self, seen: Mapping[int, int]) -> Self:
+        """The order itself; `PriceChanged` if a line has another price than was seen, by the ids of items."""
+        if any(seen.get(line.item_id, line.unit_price_cents) != line.unit_price_cents for line in self.lines):
+            raise PriceChanged
+        return self
+
+    @classmethod
+    def fulfil_pending(cls, session: Session, ids: Iterable[int]) -> list["Order"]:
+        """Fulfil those of these orders that are still pending."""
+        pending = select(Order).where(col(Order.id).in_(ids), Order.status == "pending")
+        return [order.close(session, "fulfilled") for order in session.exec(pending.with_for_update())]
 
     def audited_values(self) -> dict[str, Any]:
         """What the order says now, with its lines."""
