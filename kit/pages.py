@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from sqlmodel import Session
 from starlette.requests import Request
@@ -317,6 +317,18 @@ def finished(request: Request, response: Response) -> Response:
 
 
 # Who calls, from where
+
+
+def back_to(request: Request, path: str) -> str:
+    """The list at `path` as somebody left it, with its filters and its page, if that is where they come from.
+
+    A form sends it along as `back`, and what it sends goes to `sent.path("back", path)`.
+    """
+    try:
+        left = urlsplit(request.headers.get("referer", ""))
+    except ValueError:  # such as http://[
+        return path
+    return local_path(f"{left.path}?{left.query}", path) if left.path == path and left.query else path
 
 
 def cookie_name(request: Request, name: str) -> str:
