@@ -53,7 +53,7 @@ class LoginSession(Entity, table=True):
     expires_at: datetime = Field(index=True)
     user_agent: str = ""
     ip: str = ""
-    renewals: int = 0
+    renewals: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     """How often a browser had the token in its cookie renewed."""
 
     @classmethod

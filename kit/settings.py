@@ -125,7 +125,7 @@ def _currency(code: str) -> str:
     if not re.fullmatch("[A-Z]{3}", code):
         raise ValueError("use the three letters of ISO 4217, such as EUR")
     if code in OTHER_DECIMALS:
-        raise ValueError(f"amounts are in cents, and {code} has no two decimals")
+        raise ValueError("amounts are in cents, and this currency has not two decimals")
     return code
 
 

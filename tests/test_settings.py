@@ -12,8 +12,6 @@ from settings import Settings
 from tests.server import ROOT
 
 DEFAULTS = {
-    "access_token_minutes": 15,
-    "refresh_token_days": 30,
     "registration_open": False,
     "admin_email": None,
     "admin_password": None,
@@ -24,9 +22,6 @@ DEFAULTS = {
 
 # variable, a wrong value, a part of the sentence
 WRONG = [
-    ("APP_ACCESS_TOKEN_MINUTES", "0", "greater than or equal to 1"),
-    ("APP_ACCESS_TOKEN_MINUTES", "fifteen-7", "valid integer"),
-    ("APP_REFRESH_TOKEN_DAYS", "99999999", "less than or equal to 3650"),
     ("APP_REGISTRATION_OPEN", "perhaps-7", "valid boolean"),
     ("APP_ADMIN_EMAIL", "hunter2", "email address"),
     ("APP_BCRYPT_ROUNDS", "3", "greater than or equal to 4"),

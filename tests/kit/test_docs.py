@@ -20,7 +20,7 @@ RELEASED = {
     "swagger-ui-bundle.js.LICENSE.txt": "37eb6e7e59aed57b2c1acf076574b818ea07b74265717e0bd67b59e0baf9abbb",
     "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
 }
-PAGES = ["/docs", "/api/v1/openapi.json", "/favicon.ico"]
+PAGES = ["/docs", "/api/v1/openapi.json"]
 USUAL_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
 
 

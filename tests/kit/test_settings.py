@@ -20,6 +20,8 @@ DEFAULTS = {
     "allowed_hosts": ["localhost", "127.0.0.1", "[::1]", "testserver"],
     "cors_origins": [],
     "max_body_bytes": 1048576,
+    "access_token_minutes": 15,
+    "refresh_token_days": 30,
     "auth_rate_limit": "60/minute",
     "rate_limit": None,
     "rate_limit_storage": "memory://",
@@ -31,6 +33,8 @@ DEFAULTS = {
     "sqlite_synchronous": "FULL",
     "smtp_url": None,
     "mail_from": None,
+    "public_url": None,
+    "currency": "EUR",
 }
 
 RATE = "write it as 60/minute or 1000/hour"
@@ -53,6 +57,15 @@ WRONG = [
     ("APP_ALLOWED_HOSTS", "[7777]", "valid string"),
     ("APP_CORS_ORIGINS", "https://hunter2.example.com", "write it as a JSON list"),
     ("APP_CORS_ORIGINS", '["https://hunter2.example.com", "*"]', "name each origin"),
+    ("APP_ACCESS_TOKEN_MINUTES", "0", "greater than or equal to 1"),
+    ("APP_ACCESS_TOKEN_MINUTES", "fifteen-7", "valid integer"),
+    ("APP_REFRESH_TOKEN_DAYS", "99999999", "less than or equal to 3650"),
+    ("APP_PUBLIC_URL", "hunter2.example.com", "use https://host"),
+    ("APP_PUBLIC_URL", "https://example.com/hunter2", "use https://host"),
+    ("APP_PUBLIC_URL", "javascript:hunter2", "use https://host"),
+    ("APP_CURRENCY", "hunter2", "three letters of ISO 4217"),
+    ("APP_CURRENCY", "JPY", "this currency has not two decimals"),
+    ("APP_CURRENCY", "KWD", "this currency has not two decimals"),
     ("APP_MAX_BODY_BYTES", "1023", "greater than or equal to 1024"),
     ("APP_MAX_BODY_BYTES", "1023.5", "valid integer"),
     ("APP_LOG_LEVEL", "LOUD", "'TRACE', 'DEBUG'"),
