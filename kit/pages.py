@@ -21,7 +21,7 @@ from kit.db import Database, ending
 from kit.errors import FORESEEN, problem_of
 from kit.forms import Form, Sent, local_path
 from kit.models import Person
-from kit.problems import NotAuthenticated, Problem
+from kit.problems import NotAuthenticated, Problem, RouteNotFound
 from kit.rendering import Renderer
 from kit.routing import Route
 from kit.sessions import LoginSession
@@ -135,6 +135,8 @@ class PageRoute(Route):
                 problem = problem_of(request, error)
                 if problem is None:
                     raise
+                if any(fault["loc"][0] == "path" for fault in problem.errors if "loc" in fault):
+                    raise RouteNotFound from error
                 response = await self._shown_again(request, problem)
             if isinstance(response, See):
                 visit.cookies |= response.cookies
@@ -179,6 +181,8 @@ class PageRoute(Route):
         path = self.shown_on.format_map(request.path_params)  # what its links begin with
         scope = dict(request.scope) | {"method": "GET", "path": path}
         response: Response = await page.answer_alone(Request(scope, request.receive))
+        if isinstance(response, See):  # there is no such form for this caller
+            raise problem
         response.status_code = problem.status
         response.headers.update({name: value for name, value in problem.headers.items() if name == "Retry-After"})
         return response
