@@ -1,5 +1,7 @@
-"""The dashboard: what somebody sees first, in at most six statements."""
+"""The dashboard: what somebody sees first, in at most six statements, and its page, in two more."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -13,7 +15,7 @@ from kit.db import ReadSession
 from kit.models import now
 from kit.pages import Menu, Page, PageRouter
 from kit.routing import Router
-from models import Item, ItemPublic, Notification, Order, OrderPublic, Principal, UserPublic
+from models import Item, ItemPublic, Notification, Order, OrderPublic, Principal, User, UserPublic
 from settings import API
 
 router = Router(prefix=f"{API}/dashboard", tags=["dashboard"])
@@ -67,8 +69,29 @@ def get_dashboard(user: CurrentUser, session: ReadSession) -> Dashboard:
 
 @pages.get("/")
 def show_dashboard(user: CurrentUser, session: ReadSession) -> Page:
-    """Show what somebody sees first."""
-    return Page("dashboard/home.html", dashboard=get_dashboard(user, session))
+    """Show what somebody sees first: what waits for them, then the figures, and what is new."""
+    dashboard, waiting = get_dashboard(user, session), Waiting.for_(session, user)
+    people = [order.user_id for order in (*dashboard.recent_orders, *waiting.oldest)]
+    names = User.names(session, people) if user.is_admin and people else {}
+    return Page("dashboard/home.html", dashboard=dashboard, waiting=waiting, names=names)
+
+
+@dataclass
+class Waiting:
+    """The pending orders: how many there are, and the oldest ones."""
+
+    count: int
+    oldest: Sequence[Any]
+
+    @classmethod
+    def for_(cls, session: Session, user: Principal) -> "Waiting":
+        """Those of a member, or everybody's for an admin; one statement."""
+        columns = (col(Order.id), col(Order.user_id), col(Order.created_at), func.count().over().label("pending"))
+        pending = select_columns(*columns).where(col(Order.status) == "pending")
+        if not user.is_admin:
+            pending = pending.where(col(Order.user_id) == user.id)
+        oldest = session.connection().execute(pending.order_by(col(Order.created_at), col(Order.id)).limit(3)).all()
+        return cls(oldest[0].pending if oldest else 0, oldest)
 
 
 def _counts(session: Session, user: Principal) -> tuple[int, StockSummary]:

@@ -1,19 +1,25 @@
-"""The stock: its routes, and its CSV."""
+"""The stock: its routes, its CSV, and its pages, with the basket that the list of items fills."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Form, Query, Request, Response
+from fastapi import Form as FormBody
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from sqlmodel import col, not_
+from sqlalchemy import bindparam
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, not_
 from sqlmodel.sql.expression import SelectOfScalar
 
+from audit import history_of
 from auth import AdminUser, CurrentUser
 from kit.audit import refusals
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
+from kit.forms import Form, Sent, SentForm
 from kit.lists import (
     Filters,
     IfMatch,
@@ -28,6 +34,8 @@ from kit.lists import (
     sortable,
 )
 from kit.models import BIGGEST_ID, Digits, Id, folded
+from kit.pages import Menu, PageRouter, See, back_to, cookie, visit_of
+from kit.pages import Page as PageShown
 from kit.routing import Prepared, Router
 from kit.spreadsheets import (
     CSV,
@@ -42,20 +50,25 @@ from kit.spreadsheets import (
 )
 from models import (
     Cents,
+    Delivery,
     Item,
     ItemCreate,
     ItemName,
     ItemNameTaken,
     ItemPublic,
     ItemUpdate,
+    Principal,
     Quantity,
     Tag,
+    Tagging,
     Tags,
 )
 from settings import API
 
 router = Router(prefix=f"{API}/items", tags=["items"])
+pages = PageRouter(Menu("Items", "/items", "box"))
 
+PRICES = select_columns(col(Item.id), col(Item.price_cents)).where(col(Item.id).in_(bindparam("ids", expanding=True)))
 AnyCents = Annotated[int, Field(ge=0, le=BIGGEST_ID), Digits]
 
 
@@ -158,7 +171,7 @@ def export_items(request: Request, admin: AdminUser, session: ReadSession) -> St
 
 @router.post("/import", max_body_size=MAX_BYTES + FORM_OVERHEAD)
 def import_items(
-    form: Annotated[ImportForm, Form(media_type="multipart/form-data")],
+    form: Annotated[ImportForm, FormBody(media_type="multipart/form-data")],
     records: Annotated[Records, Prepared(_records)],
     admin: AdminUser,
     session: WriteSession,
@@ -171,3 +184,136 @@ def import_items(
     """
     warn = partial(Item.warn_of_low_stock, session)
     return import_records(session, Item, ItemRow, "name", records, dry_run=dry_run, after_change=warn)
+
+
+# Pages
+
+EDITING = {
+    "labels": {"quantity": "In stock", "reorder_level": "Running low at"},
+    "hints": {"reorder_level": "With so many left, or fewer, the admins are told."},
+}
+
+
+@pages.get("/items")
+def show_items(
+    request: Request, page: Paging, filters: Annotated[ItemFilters, Query()], user: CurrentUser, session: ReadSession
+) -> PageShown:
+    """List the stock; what somebody means to order is entered here."""
+    basket = basket_of(request, user)
+    lines, total_cents = _worth(session, basket)
+    found = list_items(page, filters, user, session)
+    kept = {
+        name: text for name, text in request.query_params.items() if name in ItemFilters.model_fields and name != "q"
+    }
+    shown = {"filters": filters, "kept": kept, "basket": lines, "total_cents": total_cents} | _typed(request, basket)
+    return PageShown("items/list.html", page=found, **shown)
+
+
+def _worth(session: Session, basket: Mapping[int, int]) -> tuple[int, int]:
+    """How many lines a basket has, and what it costs, as far as its items are still there."""
+    prices = session.connection().execute(PRICES, {"ids": [*basket]}).all() if basket else []
+    return len(prices), sum(basket[item_id] * price for item_id, price in prices)
+
+
+def _typed(request: Request, basket: Mapping[int, int]) -> dict[str, Any]:
+    """What the fields of the list hold: the basket, and what was typed into a form that was refused."""
+    visit = visit_of(request)
+    sent, errors = visit.sent or Sent([]), visit.problem.errors if visit.problem else []
+    quantities = {f"quantity-{item_id}": str(quantity) for item_id, quantity in basket.items()}
+    quantities |= {name: sent.text(name) for name in sent.parts if name.startswith("quantity-")}
+    wrong = {str(place) for error in errors for place in error.get("loc", ())}
+    return {"quantities": quantities, "wrong": wrong, "ticked": sent.texts("items"), "tag": sent.text("tag")}
+
+
+@pages.get("/items/new")
+def show_new_item(request: Request, admin: AdminUser) -> PageShown:
+    """Ask what the new item is."""
+    back = back_to(request, "/items")
+    return PageShown("items/new.html", form=Form(ItemCreate, hidden={"back": back}, **EDITING), back=back)
+
+
+@pages.post("/items/new")
+def add_item(response: Response, sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Add an item to the stock."""
+    item = create_item(response, sent.read(ItemCreate), admin, session)
+    return See(sent.path("back", "/items"), f"{item.name} was added.", link=f"/items/{item.id}")
+
+
+@pages.post("/items/tags", shown_on="/items")
+def tag_items(sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Give a tag to several items, or take it away."""
+    data = sent.checked(Tagging, {"tag": sent.text("tag"), "items": sent.texts("items")})
+    removes = sent.text("do") == "remove"
+    count = Item.tag_all(session, data, remove=removes)
+    done = f"{data.tag} was {'taken from' if removes else 'given to'} {count} {'item' if count == 1 else 'items'}."
+    return See(sent.path("back", "/items"), done)
+
+
+@pages.get("/items/export")
+def download_items(request: Request, admin: AdminUser, session: ReadSession) -> StreamingResponse:
+    """Download the stock as CSV."""
+    return export_items(request, admin, session)
+
+
+@pages.get("/items/{item_id}")
+def show_item(request: Request, item_id: Id, user: CurrentUser, session: ReadSession) -> PageShown:
+    """Show one item: what it is, to be ordered; to admins also a form to change it, and who did so before."""
+    item, basket = get_item(item_id, user, session), basket_of(request, user)
+    back = back_to(request, "/items")
+    shown: dict[str, Any] = {"item": item, "back": back, "basket": len(basket), "form": None, "history": None}
+    if user.is_admin:
+        shown |= _editing(item, back) | {"history": history_of(session, Item, item.id)}
+    return PageShown("items/item.html", **shown, **_typed(request, basket))
+
+
+def _editing(item: Item, back: str) -> dict[str, Form]:
+    by = {"labels": {"by": "How many more"}, "hints": {"by": "Such as 10, or -2 to take two out."}}
+    hidden = {"back": back}
+    return {"form": Form(ItemUpdate, item, hidden=hidden, **EDITING), "delivery": Form(Delivery, hidden=hidden, **by)}
+
+
+@pages.post("/items/{item_id}")
+def save_item(item_id: Id, sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Change an item, as far as the form says something new."""
+    item = session.get_one(Item, item_id)
+    item.change(session, sent.changes(ItemUpdate, item).changes())
+    return See(sent.path("back", "/items"), f"{item.name} was saved.", link=f"/items/{item.id}")
+
+
+@pages.post("/items/{item_id}/stock", shown_on="/items/{item_id}")
+def restock_item(item_id: Id, sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Add to the stock of an item, or take out of it, whatever was ordered meanwhile."""
+    item = session.get_one(Item, item_id).take_in(session, sent.read(Delivery).by)
+    done = f"Now {item.quantity:,} of {item.name} are in stock."
+    return See(sent.path("back", "/items"), done, link=f"/items/{item.id}")
+
+
+@pages.post("/items/{item_id}/delete", shown_on="/items/{item_id}")
+def remove_item(item_id: Id, sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Delete an item that was never ordered."""
+    name = session.get_one(Item, item_id).name
+    delete_item(item_id, admin, session)
+    return See(sent.path("back", "/items"), f"{name} was deleted.")
+
+
+# The basket: what somebody means to order, in a cookie that is good for one login session
+
+BASKET = re.compile(r"([0-9]{1,19})((?:\.[1-9][0-9]{0,18}:[1-9][0-9]{0,4}){1,100})")
+BASKET_SECONDS = 24 * 60 * 60
+MAX_ORDERED = 10_000
+
+
+def basket_of(request: Request, user: Principal) -> dict[int, int]:
+    """How many of which item somebody means to order, by the ids of items; what is wrong in the cookie is left out."""
+    found = BASKET.fullmatch(cookie(request, "cart"))
+    if found is None or int(found[1]) != user.session_id:
+        return {}
+    lines = [line.split(":") for line in found[2].split(".")[1:]]
+    basket = {int(item_id): int(quantity) for item_id, quantity in lines}
+    return {id_: quantity for id_, quantity in basket.items() if id_ <= BIGGEST_ID and quantity <= MAX_ORDERED}
+
+
+def with_basket(see: See, user: Principal, basket: Mapping[int, int]) -> See:
+    """`see`, which also keeps a basket of at most 100 lines until its login session ends, for a day at most."""
+    lines = "".join(f".{item_id}:{quantity}" for item_id, quantity in basket.items())
+    return see.remember("cart", f"{user.session_id}{lines}", BASKET_SECONDS if lines else 0)

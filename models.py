@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 from sqlalchemy import (
     CheckConstraint,
@@ -356,7 +356,8 @@ ItemName = Annotated[str, Field(min_length=1, max_length=100)]
 Cents = Annotated[int, Field(ge=1, le=BILLION)]
 Quantity = Annotated[int, Field(ge=0, le=BILLION)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=30, pattern="^[^;]*$")]
-UniqueItems: Any = Field(max_length=10, schema_extra={"json_schema_extra": {"uniqueItems": True}})
+MAX_TAGS = 10
+UniqueItems: Any = Field(max_length=MAX_TAGS, schema_extra={"json_schema_extra": {"uniqueItems": True}})
 Tags = Annotated[list[Tag], UniqueItems, DISTINCT]
 
 
@@ -376,6 +377,18 @@ class OutOfStock(Conflict):
     def __init__(self, short: Iterable[tuple[int, int, int]]) -> None:
         names = ("item_id", "requested", "available")
         super().__init__(errors=[dict(zip(names, item, strict=True)) for item in short])
+
+
+class NotSoMany(Conflict):
+    """409: more would be taken out of the stock than there is, or more put in than can be counted."""
+
+    field = "by"
+
+
+class TooManyTags(Conflict):
+    """409: an item would have more tags than it may."""
+
+    field = "tag"
 
 
 class ItemPublic(SQLModel):
@@ -410,6 +423,19 @@ class ItemUpdate(PatchBody):
     quantity: Quantity | None = None
     reorder_level: Quantity | None = None
     tags: Tags | None = None
+
+
+class Delivery(RequestBody):
+    """How many more there are of an item than before; fewer, where the number is negative."""
+
+    by: Annotated[int, Field(ge=-BILLION, le=BILLION)]
+
+
+class Tagging(RequestBody):
+    """A tag that several items get or lose."""
+
+    tag: Tag
+    items: Annotated[list[Annotated[Id, Strict(False)]], Field(min_length=1, max_length=100)]
 
 
 class Item(Audited, Versioned, Timestamped, table=True):
@@ -450,6 +476,37 @@ class Item(Audited, Versioned, Timestamped, table=True):
         session.change(self, changes)
         Notification.tell_admins(session, self.low_stock_notice(before))
         return self
+
+    def take_in(self, session: TransactionSession, by: int) -> Self:
+        """Add so many to the stock, or take them out where the number is negative, whatever was ordered meanwhile.
+
+        Raises:
+            NotSoMany: the stock would be less than nothing, or too much to be counted.
+        """
+        if self.quantity + by < 0:
+            raise NotSoMany(f"Only {self.quantity:,} are left." if self.quantity else "None are left.")
+        if self.quantity + by > BILLION:
+            raise NotSoMany(f"At most {BILLION:,} can be in stock.")
+        return self.change(session, {"quantity": self.quantity + by})
+
+    @classmethod
+    def tag_all(cls, session: TransactionSession, data: Tagging, *, remove: bool = False) -> int:
+        """Give a tag to several items, or take it away; returns how many it changed.
+
+        Raises:
+            NotFound: there is no such item any more.
+            TooManyTags: one of them has as many tags as it may; none is changed.
+        """
+        items = session.exec(ITEMS_TO_CHANGE, params={"ids": data.items}).all()
+        if missing := set(data.items) - {item.id for item in items}:
+            raise NotFound("item", min(missing))
+        changed = [item for item in items if (data.tag in item.tags) == remove]
+        for item in changed:
+            item.tags = [tag for tag in item.tags if tag != data.tag] if remove else [*item.tags, data.tag]
+            if len(item.tags) > MAX_TAGS:
+                raise TooManyTags(f"{item.name} has {MAX_TAGS} tags, which is as many as can be.")
+        session.flush()
+        return len(changed)
 
     @classmethod
     def restock(cls, session: Session, changes: "Sequence[tuple[Item, int]]") -> None:
@@ -499,6 +556,9 @@ RESTOCK = (
 
 OrderStatus = Literal["pending", "fulfilled", "cancelled"]
 FinalStatus = Literal["fulfilled", "cancelled"]
+MAX_LINES = 100
+MAX_OF_ONE = 10_000
+MAX_NOTE = 500
 
 
 class OrderNotPending(Conflict):
@@ -506,6 +566,12 @@ class OrderNotPending(Conflict):
 
     def __init__(self, status: str) -> None:
         super().__init__(f"The order is {status}; only a pending one can change.")
+
+
+class PriceChanged(Conflict):
+    """409: something costs more or less than the person saw who orders it."""
+
+    detail = "A price has changed since you looked, so nothing was ordered. Look at it, and place the order again."
 
 
 class ItemHasOrders(Conflict):
@@ -526,7 +592,7 @@ class OrderLineCreate(RequestBody):
     """How many of which item."""
 
     item_id: Id
-    quantity: Annotated[int, Field(ge=1, le=10_000)]
+    quantity: Annotated[int, Field(ge=1, le=MAX_OF_ONE)]
 
 
 def _one_line_an_item(lines: list[OrderLineCreate]) -> list[OrderLineCreate]:
@@ -538,8 +604,10 @@ def _one_line_an_item(lines: list[OrderLineCreate]) -> list[OrderLineCreate]:
 class OrderCreate(RequestBody):
     """A new order."""
 
-    lines: Annotated[list[OrderLineCreate], Field(min_length=1, max_length=100), AfterValidator(_one_line_an_item)]
-    note: Annotated[str, Field(max_length=500)] | None = None
+    lines: Annotated[
+        list[OrderLineCreate], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_one_line_an_item)
+    ]
+    note: Annotated[str, Field(max_length=MAX_NOTE)] | None = None
 
 
 class OrderUpdate(RequestBody):
@@ -660,6 +728,18 @@ class Order(Audited, Versioned, Timestamped, table=True):
             found = session.exec(ITEMS_TO_CHANGE, params={"ids": list(ordered)})
             Item.restock(session, [(item, ordered[item.id]) for item in found])
         return self
+
+    def require_prices(self, seen: Mapping[int, int]) -> Self:
+        """The order itself; `PriceChanged` if a line has another price than was seen, by the ids of items."""
+        if any(seen.get(line.item_id, line.unit_price_cents) != line.unit_price_cents for line in self.lines):
+            raise PriceChanged
+        return self
+
+    @classmethod
+    def fulfil_pending(cls, session: Session, ids: Iterable[int]) -> list["Order"]:
+        """Fulfil those of these orders that are still pending."""
+        pending = select(Order).where(col(Order.id).in_(ids), Order.status == "pending")
+        return [order.close(session, "fulfilled") for order in session.exec(pending.with_for_update())]
 
     def audited_values(self) -> dict[str, Any]:
         """What the order says now, with its lines."""

@@ -5,14 +5,16 @@ from typing import Annotated
 
 from fastapi import Query, Request
 from sqlalchemy import bindparam
-from sqlmodel import col, or_
+from sqlmodel import Session, col, or_
 from sqlmodel.sql.expression import SelectOfScalar
 
-from auth import AdminUser, CurrentUser, Proof, accept, check_credentials
+from audit import history_of
+from auth import AdminUser, CurrentUser, Proof, accept, check_credentials, end_session, list_sessions
 from kit.audit import refusals
-from kit.auth import Hashing, hash_password, nobodys_hash
+from kit.auth import PASSWORD_RULE, Hashing, hash_password, nobodys_hash
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
+from kit.forms import Form, Sent, SentForm
 from kit.lists import (
     CursorPage,
     CursorPageOf,
@@ -29,8 +31,11 @@ from kit.lists import (
     sortable,
 )
 from kit.models import Id, folded
+from kit.pages import Menu, PageRouter, See, back_to
+from kit.pages import Page as HtmlPage
 from kit.problems import InvalidCredentials, NotFound, TooManyAttempts
 from kit.routing import Prepared, Router
+from kit.sessions import LoginSession, device
 from models import (
     EmailTaken,
     LastAdmin,
@@ -49,6 +54,7 @@ from models import (
 from settings import API, Settings
 
 router = Router(prefix=f"{API}/users", tags=["users"])
+pages = PageRouter(Menu("People", "/people", "users", for_admins=True))
 
 
 class UserFilters(Filters):
@@ -171,3 +177,151 @@ def issue_password_reset(user_id: Id, admin: AdminUser, session: WriteSession) -
 def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
     """Delete an account that never ordered, with its posts, comments, notifications and sessions."""
     User.find_with_admins(session, user_id).remove(session)
+
+
+# Pages
+
+NAMED = {"full_name": "Name", "is_active": "Active"}
+LINK_INSTEAD = "Leave it empty, and you get a link to hand over, with which they set their own."
+WHEN_INACTIVE = (
+    "Without this they are signed out everywhere at once and cannot sign in; all they wrote and ordered stays."
+)
+SIGNED_OUT_ELSEWHERE = "You are signed out everywhere but here."
+
+
+@pages.get("/account")
+def show_account(user: CurrentUser, session: ReadSession) -> HtmlPage:
+    """Show one's own account, and where one is signed in."""
+    profile = Form(ProfileUpdate, user, labels=NAMED)
+    wrong = {"INVALID_CREDENTIALS": "The current password is not right."}
+    password = Form(PasswordChange, hints={"new_password": PASSWORD_RULE}, problems=wrong)
+    places = [(place, device(place.user_agent)) for place in list_sessions(user, session)]
+    return HtmlPage("users/account.html", profile=profile, password=password, places=places)
+
+
+@pages.post("/account")
+def save_account(sent: SentForm, user: CurrentUser, session: WriteSession) -> See:
+    """Change one's own name or e-mail."""
+    account = user.account(session)
+    account.change(session, sent.changes(ProfileUpdate, account).changes())
+    return See("/account", "Your account was saved.")
+
+
+def _sent_password(request: Request, user: Principal, sent: Sent) -> Hashing:
+    return _changed_password(request, user, sent.read(PasswordChange))
+
+
+@pages.post("/account/password", shown_on="/account")
+def save_password(
+    request: Request,
+    sent: SentForm,
+    user: CurrentUser,
+    checked: Annotated[tuple[Proof, str], Prepared(_sent_password)],
+    session: WriteSession,
+) -> See:
+    """Set a new password; this browser stays signed in."""
+    change_my_password(request, sent.read(PasswordChange), user, checked, session)
+    return See("/account", f"Your password was changed. {SIGNED_OUT_ELSEWHERE}")
+
+
+@pages.post("/account/sessions", shown_on="/account")
+def sign_out_elsewhere(user: CurrentUser, session: WriteSession) -> See:
+    """Sign out everywhere but here."""
+    LoginSession.end_all(session, user.id, but=user.session_id)
+    return See("/account", SIGNED_OUT_ELSEWHERE)
+
+
+@pages.post("/account/sessions/{session_id}", shown_on="/account")
+def sign_out_there(session_id: Id, user: CurrentUser, session: WriteSession) -> See:
+    """Sign out in one place."""
+    end_session(session_id, user, session)
+    return See("/account", "You are signed out there.")
+
+
+@pages.get("/people")
+def show_people(
+    page: Paging, filters: Annotated[UserFilters, Query()], admin: AdminUser, session: ReadSession
+) -> HtmlPage:
+    """Show accounts."""
+    people = list_users(page, filters, admin, session)
+    kept = filters.model_dump(mode="json", exclude={"q"}, exclude_defaults=True)
+    return HtmlPage("users/people.html", people=people, filters=filters, kept=kept)
+
+
+@pages.get("/people/new")
+def show_new_person(request: Request, admin: AdminUser) -> HtmlPage:
+    """Ask whom to add."""
+    hints = {"password": f"{PASSWORD_RULE} {LINK_INSTEAD}"}
+    not_mine = {"email": "off", "full_name": "off"}
+    hidden = {"back": back_to(request, "/people")}
+    form = Form(UserCreate, labels=NAMED, hints=hints, hidden=hidden, autocomplete=not_mine)
+    return HtmlPage("users/new.html", form=form)
+
+
+def _sent_new_hash(request: Request, sent: Sent) -> Hashing:
+    return _new_password_hash(request, sent.read(UserCreate))
+
+
+@pages.post("/people/new")
+def add_person(
+    request: Request,
+    sent: SentForm,
+    admin: AdminUser,
+    password_hash: Annotated[str, Prepared(_sent_new_hash)],
+    session: WriteSession,
+) -> HtmlPage | See:
+    """Make an account for somebody else; without a password there is a link to hand over."""
+    account = create_user(sent.read(UserCreate), admin, password_hash, session)
+    if not sent.text("password"):
+        return _link_to_hand_over(request, session, account)
+    text = f"{account.full_name} was added, and can sign in with the password that you chose."
+    return See(sent.path("back", "/people"), text, link=f"/users/{account.id}")
+
+
+@pages.get("/users/{user_id}")
+def show_person(request: Request, user_id: Id, user: CurrentUser, session: ReadSession) -> HtmlPage | See:
+    """Show an account to an admin; whoever else looks at their own has a page for that."""
+    account = get_user(user_id, user, session)
+    if not user.is_admin:
+        return See("/account")
+    hidden, not_mine = {"back": back_to(request, "/people")}, {"email": "off", "full_name": "off"}
+    hints = {"is_active": WHEN_INACTIVE}
+    form = Form(UserUpdate, account, labels=NAMED, hints=hints, hidden=hidden, autocomplete=not_mine)
+    return HtmlPage("users/person.html", account=account, form=form, history=history_of(session, User, user_id))
+
+
+@pages.post("/users/{user_id}")
+def save_person(user_id: Id, sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Change an account."""
+    account = User.find_with_admins(session, user_id)
+    account.change(session, sent.changes(UserUpdate, account).changes())
+    return See(sent.path("back", "/people"), f"{account.full_name} was saved.", link=f"/users/{user_id}")
+
+
+@pages.post("/users/{user_id}/password-reset", shown_on="/users/{user_id}")
+def make_reset_link(request: Request, user_id: Id, admin: AdminUser, session: WriteSession) -> HtmlPage:
+    """Make a link with which somebody sets a new password."""
+    return _link_to_hand_over(request, session, session.get_one(User, user_id))
+
+
+@pages.post("/users/{user_id}/delete", shown_on="/users/{user_id}")
+def delete_person(user_id: Id, sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
+    """Delete an account."""
+    account = User.find_with_admins(session, user_id)
+    account.remove(session)
+    return See(sent.path("back", "/people"), f"{account.full_name} was deleted.")
+
+
+def _link_to_hand_over(request: Request, session: Session, account: User) -> HtmlPage:
+    """The one page that shows a new link; it stands in no cookie, no address and no cache."""
+    reset = account.issue_reset(session)
+    settings: Settings = request.app.state.settings
+    link = f"{settings.public_url or _address(request)}/password-reset/{reset.token}"
+    headers = {"Cache-Control": "no-store"}
+    return HtmlPage("users/link.html", status=201, headers=headers, account=account, link=link, reset=reset)
+
+
+def _address(request: Request) -> str:
+    """The address at which somebody sees the app; a browser knows the scheme, which ends at a proxy."""
+    origin = request.headers.get("origin", "")
+    return origin if origin.partition("://")[2] == request.headers["host"] else str(request.base_url).rstrip("/")

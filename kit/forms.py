@@ -117,7 +117,8 @@ class Form:
                 found.label = (labels or {}).get(name, found.label)
                 found.hint = (hints or {}).get(name, found.hint)
                 found.autocomplete = (autocomplete or {}).get(name, found.autocomplete)
-                found.value = (values or {}).get(name, _text(found, part.get("default")))
+                if found.control != "password":
+                    found.value = (values or {}).get(name, _text(found, part.get("default")))
                 if row is not None:
                     found.value = found.was = _text(found, getattr(row, name))
                 self.fields.append(found)
@@ -126,7 +127,8 @@ class Form:
         """Show what was typed into this form and what is wrong with it, if it is the one that was sent."""
         if sent is None or problem is None or sent.schema is not self.schema:
             return False
-        errors = {str(error["loc"][1]): str(error["msg"]) for error in reversed(problem.errors) if "loc" in error}
+        faults = [error for error in reversed(problem.errors) if "loc" in error]
+        errors = {str([*fault["loc"], ""][1]): str(fault["msg"]) for fault in faults}  # "" is the form as a whole
         if problem.field:
             errors[problem.field] = problem.said
         for shown in self.fields:

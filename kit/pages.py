@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from sqlmodel import Session
 from starlette.requests import Request
@@ -21,7 +21,7 @@ from kit.db import Database, ending
 from kit.errors import FORESEEN, problem_of
 from kit.forms import Form, Sent, local_path
 from kit.models import Person
-from kit.problems import NotAuthenticated, Problem
+from kit.problems import NotAuthenticated, Problem, RouteNotFound
 from kit.rendering import Renderer
 from kit.routing import Route
 from kit.sessions import LoginSession
@@ -135,6 +135,8 @@ class PageRoute(Route):
                 problem = problem_of(request, error)
                 if problem is None:
                     raise
+                if any(fault["loc"][0] == "path" for fault in problem.errors if "loc" in fault):
+                    raise RouteNotFound from error
                 response = await self._shown_again(request, problem)
             if isinstance(response, See):
                 visit.cookies |= response.cookies
@@ -176,8 +178,11 @@ class PageRoute(Route):
         if request.method in SAFE or page is None or problem.status >= 500 or isinstance(problem, NotAuthenticated):
             raise problem
         visit_of(request).problem = problem
-        scope = dict(request.scope) | {"method": "GET"}
+        path = self.shown_on.format_map(request.path_params)  # what its links begin with
+        scope = dict(request.scope) | {"method": "GET", "path": path}
         response: Response = await page.answer_alone(Request(scope, request.receive))
+        if isinstance(response, See):  # there is no such form for this caller
+            raise problem
         response.status_code = problem.status
         response.headers.update({name: value for name, value in problem.headers.items() if name == "Retry-After"})
         return response
@@ -317,6 +322,18 @@ def finished(request: Request, response: Response) -> Response:
 
 
 # Who calls, from where
+
+
+def back_to(request: Request, path: str) -> str:
+    """The list at `path` as somebody left it, with its filters and its page, if that is where they come from.
+
+    A form sends it along as `back`, and what it sends goes to `sent.path("back", path)`.
+    """
+    try:
+        left = urlsplit(request.headers.get("referer", ""))
+    except ValueError:  # such as http://[
+        return path
+    return local_path(f"{left.path}?{left.query}", path) if left.path == path and left.query else path
 
 
 def cookie_name(request: Request, name: str) -> str:

@@ -3,6 +3,7 @@
 The accounts are the app's: a table `user` with an integer `id`.
 """
 
+import re
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
 from typing import ClassVar, Self
@@ -235,3 +236,38 @@ class PasswordReset(Table, table=True):
         if user_id is None:
             raise InvalidCredentials
         return user_id
+
+
+# Where somebody is signed in
+
+# In the order in which they count: most browsers also name those whose kind they are. A library would know more, and
+# be out of date with every new one.
+BROWSERS = {
+    "Edge": "Edg(?:e|A|iOS)?/",
+    "Opera": "OPR/|Opera",
+    "Samsung Internet": "SamsungBrowser/",
+    "Vivaldi": "Vivaldi/",
+    "Firefox": "Firefox/|FxiOS/",
+    "Chrome": "Chrome/|CriOS/|Chromium/",
+    "Safari": "Safari/",
+}
+SYSTEMS = {
+    "Android": "Android",
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Windows": "Windows",
+    "macOS": "Macintosh|Mac OS X",
+    "ChromeOS": "CrOS",
+    "Linux": "Linux|X11",
+}
+
+
+def device(user_agent: str) -> str:
+    """What signed in, in words, such as "Firefox on Windows" or "A program (curl)"."""
+    if not user_agent.startswith(("Mozilla/", "Opera/")):
+        name = re.match(r"[\w.+-]{1,40}", user_agent)
+        return f"A program ({name[0]})" if name else "A program"
+    browser, system = (
+        next((name for name, mark in known.items() if re.search(mark, user_agent)), "") for known in (BROWSERS, SYSTEMS)
+    )
+    return f"{browser or 'A browser'} on {system}" if system else browser or "A browser"

@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sqlite",
         help="what the tests run on that do not name a database themselves (default: %(default)s)",
     )
+    parser.addoption("--screenshots", metavar="FOLDER", help="keep a picture of every page in this folder")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
