@@ -266,6 +266,19 @@ def test_a_process_is_tuned_once(
     assert sys.getswitchinterval() == pytest.approx(0.001)
 
 
+@pytest.mark.parametrize(("environment", "warned"), [("development", True), ("production", False)])
+def test_in_development_the_log_says_at_start_what_the_database_lacks(
+    settings: Settings, make_app: MakeApp, capsys: pytest.CaptureFixture[str], environment: str, warned: bool
+) -> None:
+    with closing(Database(settings)) as database, database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE post RENAME COLUMN title TO heading")
+    with TestClient(make_app(settings.model_copy(update={"environment": environment}))) as client:
+        assert client.get("/ready").status_code == 200
+
+    differ = "The models and the database differ (post.heading, post.title): 'uv run manage.py revision TEXT' writes"
+    assert (differ in capsys.readouterr().err) is warned
+
+
 class Asked(Server):
     """A server that notes which signals it is asked to handle."""
 
