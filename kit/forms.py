@@ -51,6 +51,13 @@ def local_path(text: str, otherwise: str = "/") -> str:
     return text if LOCAL.fullmatch(text) else otherwise
 
 
+def label_of(name: str) -> str:
+    """What people read for the name of a field: `price_cents` is "Price", `is_active` "Active"."""
+    if name == "email":
+        return "E-mail"
+    return name.removeprefix("is_").removesuffix("_cents").removesuffix("_id").replace("_", " ").capitalize()
+
+
 @dataclass
 class Field:
     """One field of a form: what it is, what is in it, and what is wrong with it."""
@@ -306,8 +313,7 @@ def _resolved(part: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 def _field(name: str, part: dict[str, Any], schema: type[BaseModel]) -> Field:
     is_money = name.endswith("_cents")
-    label = name.removesuffix("_cents").removesuffix("_id").replace("_", " ").capitalize().replace("E-mail", "E-mail")
-    shown = Field(name, "E-mail" if name == "email" else label, "text")
+    shown = Field(name, label_of(name), "text")
     match part:
         case {"enum": options}:
             shown.control, shown.options = "select", [(str(option), str(option).capitalize()) for option in options]
