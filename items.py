@@ -37,7 +37,7 @@ from kit.models import BIGGEST_ID, Digits, Id, folded
 from kit.pages import Menu, PageRouter, See, back_to, cookie, visit_of
 from kit.pages import Page as PageShown
 from kit.previews import SHOWN, Preview, WaitingFile, checked_file
-from kit.routing import Prepared, Router
+from kit.routing import Prepared, ReadsIf, Router
 from kit.spreadsheets import (
     CSV,
     FORM_OVERHEAD,
@@ -178,7 +178,7 @@ def import_items(
     form: Annotated[ImportForm, FormBody(media_type="multipart/form-data")],
     records: Annotated[Records, Prepared(_records)],
     admin: AdminUser,
-    session: WriteSession,
+    session: Annotated[WriteSession, ReadsIf("dry_run")],
     dry_run: Annotated[bool, Query(description="Only say what would happen.")] = False,
 ) -> ImportReport:
     """Upload a CSV file (UTF-8, `,` or `;`) of at most 16 MiB and 100,000 rows, matched by name without case.

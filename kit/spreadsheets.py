@@ -19,6 +19,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Field, Session, SQLModel, col
 
 from kit.audit import Audited, change_many, create_many
+from kit.bulk import among
 from kit.db import Database, lock_table
 from kit.errors import Responses
 from kit.forms import cents_of, in_words
@@ -347,7 +348,7 @@ def import_records(
     for start in range(0, len(records.values), BATCH):
         rows = [dict(zip(records.columns, given, strict=True)) for given in records.values[start : start + BATCH]]
         batch = {folded(given[key]): given for given in rows}
-        found = session.connection().execute(select_columns(*columns).where(columns[1].in_([*batch])))
+        found = session.connection().execute(select_columns(*columns).where(among(session, columns[1], batch)))
         known = {old[1]: dict(zip(names, old, strict=True)) for old in found}
         new = [defaults | given for folded_key, given in batch.items() if folded_key not in known]
         matched = [(known[folded_key], given) for folded_key, given in batch.items() if folded_key in known]
