@@ -344,7 +344,8 @@ def show_sign_up(
         return See(local_path(back))
     if not request.app.state.settings.registration_open:
         raise RegistrationClosed
-    form = Form(UserRegister, hidden={"next": local_path(back)}, hints={"password": PASSWORD_RULE})
+    named, rule = {"full_name": "Name"}, {"password": PASSWORD_RULE}
+    form = Form(UserRegister, hidden={"next": local_path(back)}, labels=named, hints=rule)
     return Page("auth/sign_up.html", form=form, is_first=not User.anybody(session))
 
 

@@ -54,7 +54,7 @@ from models import (
 from settings import API, Settings
 
 router = Router(prefix=f"{API}/users", tags=["users"])
-pages = PageRouter(Menu("People", "/people", "users", for_admins=True))
+pages = PageRouter(Menu("People", "/people", "users", for_admins=True, rows="/users/"))
 
 
 class UserFilters(Filters):

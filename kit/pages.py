@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from kit.auth import Claims, read_page_token, sign_page_token
 from kit.db import Database, ending
-from kit.errors import FORESEEN, problem_of
+from kit.errors import FORESEEN, problem_of, shows_pages
 from kit.forms import Form, Sent, local_path
 from kit.models import Person
 from kit.problems import NotAuthenticated, Problem, RouteNotFound
@@ -49,6 +49,13 @@ class Menu(NamedTuple):
     icon: str
     for_admins: bool = False
     badge: str = ""
+    rows: str = ""
+    """Where the pages of what it lists begin, if not below its path."""
+
+    def is_at(self, path: str) -> bool:
+        """Whether a page belongs to this entry."""
+        is_below = self.path != "/" and path.startswith(f"{self.path}/")
+        return path == self.path or is_below or (self.rows != "" and path.startswith(self.rows))
 
 
 class Message(NamedTuple):
@@ -175,7 +182,8 @@ class PageRoute(Route):
     async def _shown_again(self, request: Request, problem: Problem) -> Response:
         """The page with the form that was refused, as things are now, with what was typed and what is wrong with it."""
         page = request.app.page_routes.get(self.shown_on)
-        if request.method in SAFE or page is None or problem.status >= 500 or isinstance(problem, NotAuthenticated):
+        of_all = problem.status >= 500 or isinstance(problem, NotAuthenticated)
+        if request.method in SAFE or page is None or of_all or not shows_pages(request):
             raise problem
         visit_of(request).problem = problem
         path = self.shown_on.format_map(request.path_params)  # what its links begin with
@@ -268,7 +276,7 @@ def _frame(request: Request, visit: Visit) -> dict[str, Any]:
             "label": entry.label,
             "icon": entry.icon,
             "count": getattr(person, entry.badge) if entry.badge else 0,
-            "current": path == entry.path or (entry.path != "/" and path.startswith(f"{entry.path}/")),
+            "current": entry.is_at(path),
         }
         for entry in (request.app.menu if person else ())
         if person.is_admin or not entry.for_admins
