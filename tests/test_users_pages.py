@@ -21,7 +21,7 @@ Visit = Callable[[Person], Visitor]
 
 def handed_over(view: View) -> str:
     """The path of the link that a page shows, which leads to a new password."""
-    found = re.search(r"<code>http://testserver(/password-reset/[\w-]{43})<", view.html)
+    found = re.search(r'<code id="link">http://testserver(/password-reset/[\w-]{43})<', view.html)
     assert found, view.text
     return found[1]
 
@@ -283,7 +283,7 @@ def test_the_link_leads_to_the_public_address_where_there_is_one(
     change_settings(public_url="https://stock.example.com")
     view = browser.post(f"/users/{max.id}/password-reset")
 
-    assert "<code>https://stock.example.com/password-reset/" in view.html
+    assert '<code id="link">https://stock.example.com/password-reset/' in view.html
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_the_link_leads_to_the_address_at_which_the_admin_sees_the_app(
 ) -> None:
     view = visit(ada).post(f"/users/{max.id}/password-reset", headers={"Origin": origin})
 
-    assert f"<code>{address}/password-reset/" in view.html
+    assert f'<code id="link">{address}/password-reset/' in view.html
 
 
 @pytest.mark.parametrize(
