@@ -1,20 +1,25 @@
 """The route of the audit; what is written, and when, is in `kit/audit.py`."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from itertools import takewhile
+from typing import Annotated, Any, NamedTuple, cast
 
 from fastapi import Query
-from sqlmodel import Session
+from sqlalchemy import Date, DateTime, literal, union_all
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser
 from kit.audit import Audited, AuditedEntity, AuditEntry, AuditEntryPublic
 from kit.db import ReadSession
+from kit.forms import label_of
 from kit.lists import CursorPage, CursorPageOf, CursorPaging, CursorRequest, Filters, cached_statement, rows_of
-from kit.models import Id
+from kit.models import Entity, Id
+from kit.rendering import Cents
 from kit.routing import Router
-from models import User
 from settings import API
 
 router = Router(prefix=f"{API}/audit", tags=["audit"])
@@ -41,16 +46,33 @@ def list_audit_entries(
     return cursor.of(session, AuditEntry, filters.entries())
 
 
-# Pages
+# In words
+
+Tables = dict[str, type[Entity]]
+Names = dict[tuple[str, int], str]
+
+NAMES = ("full_name", "name", "title")
+"""The columns by which people know a row: the first of these that a table has."""
+
+SECRETLY = {"password_reset": "made a link to set a new password"}
+"""What was done where the audit keeps no values, beyond changing what it names."""
+
+SHORT = 120  # characters of a text that are shown
 
 
 class Change(NamedTuple):
-    """One change in words, as the macro `history` shows it: what was changed, from what to what."""
+    """One change in words, as the macro `history` shows it: what was changed, from what to what.
+
+    Old and new values have the types by which the filter `shown` shows them.
+    """
 
     at: datetime
     who: str
     what: str
-    changes: list[tuple[str, str | None, str | None]]
+    changes: list[tuple[str, Any, Any]]
+    thing: str
+    is_there: bool
+    """Whether the row still exists, as far as that was looked up."""
 
 
 def history_of(session: Session, table: type[Audited], row_id: int) -> list[Change]:
@@ -60,14 +82,137 @@ def history_of(session: Session, table: type[Audited], row_id: int) -> list[Chan
 
 
 def in_words(session: Session, entries: Sequence[AuditEntry]) -> list[Change]:
-    """Changes with names in place of ids, and amounts in place of cents."""
-    names = User.names(session, [entry.actor_id for entry in entries])
-    return [
-        Change(
-            entry.at,
-            names.get(entry.actor_id or 0, "Nobody"),
-            f"{entry.action} {entry.entity} {entry.entity_id}",
-            [(name, str(old), str(new)) for name, (old, new) in entry.changes.items()],
-        )
-        for entry in entries
+    """Changes with names in place of ids, and amounts in place of cents; one statement."""
+    tables = _tables()
+    names = _names(session, tables, entries)
+    return [_in_words(entry, tables, names) for entry in entries]
+
+
+def _tables() -> Tables:
+    tables = [mapper.class_ for mapper in sa_inspect(AuditEntry).registry.mappers]
+    return {table.entity_name(): table for table in tables if issubclass(table, Entity)}
+
+
+def _names(session: Session, tables: Tables, entries: Sequence[AuditEntry]) -> Names:
+    """The names of all rows that the entries mention, by entity and id; one statement, whatever the tables are."""
+    wanted: dict[str, set[int]] = {"user": {entry.actor_id for entry in entries if entry.actor_id}}
+    for entry in entries:
+        for entity, row_id in [(entry.entity, entry.entity_id), *_mentioned(tables, entry)]:
+            wanted.setdefault(entity, set()).add(row_id)
+    parts = [
+        select_columns(literal(entity), col(table.id), getattr(table, name)).where(col(table.id).in_(wanted[entity]))
+        for entity, table in tables.items()
+        if wanted.get(entity) and (name := _name_column(table))
     ]
+    found: Any = session.connection().execute(union_all(*parts)) if parts else ()
+    return {(entity, row_id): name for entity, row_id, name in found}
+
+
+def _name_column(table: type[Entity]) -> str:
+    return next((name for name in NAMES if name in table.model_fields), "")
+
+
+def _mentioned(tables: Tables, entry: AuditEntry) -> Iterator[tuple[str, int]]:
+    """The rows that the values of an entry refer to, those in lists of rows included."""
+    for field, values in entry.changes.items():
+        parts = [(field, value) for value in values]
+        rows = [row for value in values if isinstance(value, list) for row in cast(list[Any], value)]
+        for row in rows:
+            parts += cast(dict[str, Any], row).items() if isinstance(row, dict) else []
+        for name, value in parts:
+            if isinstance(value, int) and (entity := _referred(tables, entry.entity, name)):
+                yield entity, value
+
+
+def _referred(tables: Tables, entity: str, field: str) -> str:
+    """The entity of which a field holds the id: by its foreign key, or else by its name."""
+    column = _column(tables, entity, field)
+    targets = {key.column.table for key in column.foreign_keys} if column is not None else set[Any]()
+    for name, table in tables.items():
+        if sa_inspect(table).local_table in targets or field == f"{name}_id":
+            return name
+    return ""
+
+
+def _column(tables: Tables, entity: str, field: str) -> Any:
+    return sa_inspect(tables[entity]).columns.get(field) if entity in tables else None
+
+
+def _in_words(entry: AuditEntry, tables: Tables, names: Names) -> Change:
+    noun = entry.entity.replace("_", " ")
+    name = names.get((entry.entity, entry.entity_id), "")
+    named = _name_column(tables[entry.entity]) if entry.entity in tables else ""
+    old, new = entry.changes.get(named, (None, None))
+    who = names.get(("user", entry.actor_id), "A deleted account") if entry.actor_id else "The system"
+    return Change(
+        at=entry.at,
+        who=who,
+        what=_done(entry) if entry.action == "update" else f"{entry.action}d this {noun}",
+        changes=[*_changed(entry, tables, names)],
+        thing=f"{noun} {name or new or old or entry.entity_id}",
+        is_there=entry.action != "delete" and (bool(name) or not named),
+    )
+
+
+def _done(entry: AuditEntry) -> str:
+    secret = next((SECRETLY[field] for field in entry.changes if field in SECRETLY), "")
+    labels = [f"the {label_of(field)[0].lower()}{label_of(field)[1:]}" for field in entry.changes]
+    if len(labels) > 3:
+        labels = [*labels[:2], f"{len(labels) - 2} more"]
+    if len(entry.changes) == 1:
+        [(field, (old, new))] = entry.changes.items()
+        if isinstance(old, bool):
+            return f"set {labels[0].removeprefix('the ')} to {'yes' if new else 'no'}"
+        if isinstance(old, int) and isinstance(new, int) and not field.endswith(("_cents", "_id")):
+            return f"{'raised' if new > old else 'lowered'} {labels[0]} by {abs(new - old):,}"
+    changed = ", ".join(labels[:-1]) + (" and " if labels[1:] else "") + labels[-1]
+    return secret or f"changed {changed}"
+
+
+def _changed(entry: AuditEntry, tables: Tables, names: Names) -> Iterator[tuple[str, Any, Any]]:
+    """The label, the old and the new value of each field that has one; None where there was no row."""
+    for field, (old, new) in entry.changes.items():
+        if old in (None, "", []) and new in (None, "", []):
+            continue
+        if isinstance(old, str) or isinstance(new, str):
+            old, new = _shortened(old, new)
+        was, now = (_typed(value, entry.entity, field, tables, names) for value in (old, new))
+        if entry.action == "update":
+            was, now = "none" if was is None else was, "none" if now is None else now
+        yield label_of(field), was, now
+
+
+def _typed(value: Any, entity: str, field: str, tables: Tables, names: Names) -> Any:
+    column = _column(tables, entity, field)
+    match value:
+        case bool() | None:
+            return value
+        case int() if field.endswith("_cents"):
+            return Cents(value)
+        case int() if referred := _referred(tables, entity, field):
+            return names.get((referred, value)) or f"{referred.replace('_', ' ')} {value}"
+        case str() if column is not None and isinstance(column.type, DateTime):
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        case str() if column is not None and isinstance(column.type, Date):
+            return date.fromisoformat(value)
+        case list():
+            return [_typed(one, entity, "", tables, names) for one in cast(list[Any], value)]
+        case dict():
+            parts = cast(Mapping[str, Any], value).items()
+            return {label_of(name): _typed(part, entity, name, tables, names) for name, part in parts}
+        case _:
+            return value
+
+
+def _shortened(old: Any, new: Any) -> tuple[Any, Any]:
+    """Long texts without most of what comes before their first difference, and without their ends."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old or "", new or "", strict=False)))
+    start = max(same - 20, 0) if max(len(old or ""), len(new or "")) > SHORT else 0
+    return _excerpt(old, start), _excerpt(new, start)
+
+
+def _excerpt(text: Any, start: int) -> Any:
+    if not isinstance(text, str):
+        return text
+    return f"{'…' if start else ''}{text[start : start + SHORT]}{'…' if len(text) > start + SHORT else ''}"

@@ -36,15 +36,19 @@ from kit.lists import (
 from kit.models import BIGGEST_ID, Digits, Id, folded
 from kit.pages import Menu, PageRouter, See, back_to, cookie, visit_of
 from kit.pages import Page as PageShown
-from kit.routing import Prepared, Router
+from kit.previews import SHOWN, Preview, WaitingFile, checked_file
+from kit.routing import Prepared, ReadsIf, Router
 from kit.spreadsheets import (
     CSV,
     FORM_OVERHEAD,
     MAX_BYTES,
+    CheckedFile,
     Export,
     ImportForm,
     ImportReport,
     Records,
+    Upload,
+    error_list,
     import_records,
     read_records,
 )
@@ -156,7 +160,7 @@ class ItemRow(BaseModel):
 
 
 def _records(_: Request, form: ImportForm) -> Callable[[], Records]:
-    return partial(read_records, form, ItemRow, "name")
+    return partial(read_records, form.file.file, form.file.size or 0, ItemRow, "name")
 
 
 @router.get("/export", response_class=Response, responses=CSV)
@@ -174,7 +178,7 @@ def import_items(
     form: Annotated[ImportForm, FormBody(media_type="multipart/form-data")],
     records: Annotated[Records, Prepared(_records)],
     admin: AdminUser,
-    session: WriteSession,
+    session: Annotated[WriteSession, ReadsIf("dry_run")],
     dry_run: Annotated[bool, Query(description="Only say what would happen.")] = False,
 ) -> ImportReport:
     """Upload a CSV file (UTF-8, `,` or `;`) of at most 16 MiB and 100,000 rows, matched by name without case.
@@ -182,16 +186,18 @@ def import_items(
     All or nothing: with any error nothing is written. `name` and `price_cents` are required, the other columns may be
     missing. At most 1,000 errors are reported.
     """
-    warn = partial(Item.warn_of_low_stock, session)
-    return import_records(session, Item, ItemRow, "name", records, dry_run=dry_run, after_change=warn)
+    return _import(session, records, dry_run=dry_run)
+
+
+def _import(session: Session, records: Records, *, dry_run: bool, preview: Preview | None = None) -> ImportReport:
+    warn, watch = partial(Item.warn_of_low_stock, session), preview and preview.watch
+    return import_records(session, Item, ItemRow, "name", records, dry_run=dry_run, after_change=warn, watch=watch)
 
 
 # Pages
 
-EDITING = {
-    "labels": {"quantity": "In stock", "reorder_level": "Running low at"},
-    "hints": {"reorder_level": "With so many left, or fewer, the admins are told."},
-}
+LABELS = {"quantity": "In stock", "reorder_level": "Running low at"}
+HINTS = {"reorder_level": "With so many left, or fewer, it counts as running low."}
 
 
 @pages.get("/items")
@@ -211,8 +217,11 @@ def show_items(
 
 def _worth(session: Session, basket: Mapping[int, int]) -> tuple[int, int]:
     """How many lines a basket has, and what it costs, as far as its items are still there."""
-    prices = session.connection().execute(PRICES, {"ids": [*basket]}).all() if basket else []
-    return len(prices), sum(basket[item_id] * price for item_id, price in prices)
+    if not basket:
+        return 0, 0
+    rows = session.connection().execute(PRICES, {"ids": [*basket]})
+    worth = [basket[row.id] * row.price_cents for row in rows]
+    return len(worth), sum(worth)
 
 
 def _typed(request: Request, basket: Mapping[int, int]) -> dict[str, Any]:
@@ -229,7 +238,9 @@ def _typed(request: Request, basket: Mapping[int, int]) -> dict[str, Any]:
 def show_new_item(request: Request, admin: AdminUser) -> PageShown:
     """Ask what the new item is."""
     back = back_to(request, "/items")
-    return PageShown("items/new.html", form=Form(ItemCreate, hidden={"back": back}, **EDITING), back=back)
+    return PageShown(
+        "items/new.html", form=Form(ItemCreate, hidden={"back": back}, labels=LABELS, hints=HINTS), back=back
+    )
 
 
 @pages.post("/items/new")
@@ -247,6 +258,64 @@ def tag_items(sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
     count = Item.tag_all(session, data, remove=removes)
     done = f"{data.tag} was {'taken from' if removes else 'given to'} {count} {'item' if count == 1 else 'items'}."
     return See(sent.path("back", "/items"), done)
+
+
+def _chosen(_: Request, sent: Sent) -> Callable[[], CheckedFile]:
+    return partial(checked_file, sent.file(ImportForm, "file"), ItemRow, "name")
+
+
+def _waiting(request: Request, admin: Principal) -> Callable[[], WaitingFile | None]:
+    return partial(WaitingFile.of, request.app.state.database, admin.id, ItemRow, "name")
+
+
+@pages.get("/items/import")
+def show_import(admin: AdminUser) -> PageShown:
+    """Ask for a file."""
+    form = Form(ImportForm, labels={"file": "A file with comma-separated values (CSV)"})
+    return PageShown("items/import.html", form=form)
+
+
+@pages.post("/items/import", max_body_size=MAX_BYTES + FORM_OVERHEAD)
+def take_file(
+    sent: SentForm, file: Annotated[CheckedFile, Prepared(_chosen)], admin: AdminUser, session: WriteSession
+) -> See:
+    """Keep a file until its preview was looked at."""
+    Upload.keep(session, admin.id, file)
+    return See("/items/import/preview")
+
+
+@pages.get("/items/import/preview")
+def show_preview(
+    file: Annotated[WaitingFile | None, Prepared(_waiting)], admin: AdminUser, session: ReadSession
+) -> PageShown | See:
+    """Show what the file that was chosen would change, as things are now."""
+    if file is None:
+        return See("/items/import", "Choose a file first.", wrong=True)
+    preview = Preview(file)
+    report = _import(session, file.records, dry_run=True, preview=preview)
+    return PageShown("items/preview.html", file=file, preview=preview, report=report, most=SHOWN)
+
+
+@pages.post("/items/import/preview")
+def import_file(
+    sent: SentForm, file: Annotated[WaitingFile | None, Prepared(_waiting)], admin: AdminUser, session: WriteSession
+) -> See:
+    """Import what the preview showed, or nothing."""
+    if file is None:
+        return See("/items/import", "This file was imported before, or has expired. Choose it again.", wrong=True)
+    preview = Preview(file)
+    report = _import(session, file.records, dry_run=False, preview=preview)
+    preview.require(sent.text("seen"), report)
+    Upload.forget(session, admin.id)
+    return See("/items", f"{file.name} was imported: {report.created:,} new, {report.updated:,} changed.")
+
+
+@pages.get("/items/import/wrong")
+def download_wrong_lines(file: Annotated[WaitingFile | None, Prepared(_waiting)], admin: AdminUser) -> Response | See:
+    """Download what is wrong with the file that was chosen, as CSV."""
+    if file is None:
+        return See("/items/import", "Choose a file first.", wrong=True)
+    return error_list(file.records.errors, "wrong-lines.csv")
 
 
 @pages.get("/items/export")
@@ -267,9 +336,11 @@ def show_item(request: Request, item_id: Id, user: CurrentUser, session: ReadSes
 
 
 def _editing(item: Item, back: str) -> dict[str, Form]:
-    by = {"labels": {"by": "How many more"}, "hints": {"by": "Such as 10, or -2 to take two out."}}
-    hidden = {"back": back}
-    return {"form": Form(ItemUpdate, item, hidden=hidden, **EDITING), "delivery": Form(Delivery, hidden=hidden, **by)}
+    hidden, by, hint = {"back": back}, {"by": "How many more"}, {"by": "Such as 10, or -2 to take two out."}
+    return {
+        "form": Form(ItemUpdate, item, hidden=hidden, labels=LABELS, hints=HINTS),
+        "delivery": Form(Delivery, hidden=hidden, labels=by, hints=hint),
+    }
 
 
 @pages.post("/items/{item_id}")

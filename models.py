@@ -461,8 +461,11 @@ class Item(Audited, Versioned, Timestamped, table=True):
         """Warn the other admins where old and new values of many items say that the stock became low."""
         notices: list[Notice] = []
         for old, new in changes:
-            item = cls.model_construct(**{**old, **new})
-            notices += item.low_stock_notice(old["quantity"])
+            values = {**old, **new}
+            if (
+                old["quantity"] > values["reorder_level"] >= values["quantity"]
+            ):  # seldom, and an item takes long to make
+                notices += cls.model_construct(**values).low_stock_notice(old["quantity"])
         Notification.tell_admins(session, notices)
 
     @property

@@ -68,6 +68,7 @@ class App(FastAPI):
         outbox: Mapping[str, Callable[["App", dict[str, Any]], None]] | None = None,
         **options: Any,
     ) -> None:
+        schema.require_known_constraints()
         self.settings = settings
         self.credentials = credentials
         self.on_start = on_start
@@ -215,6 +216,8 @@ def _start(app: App) -> None:
     if settings.migrate_on_start:
         schema.upgrade(database)
     if schema.is_current(database):  # where it is not, /ready says so
+        if settings.environment == "development":
+            schema.warn_of_differences(database)
         clean(database)
         for call in app.on_start:
             call(database)

@@ -11,13 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, to_jsonable_python
-from sqlalchemy import JSON, Column, ForeignKey, Index, bindparam, event, insert, update
+from pydantic_core import CoreSchema, PydanticCustomError
+from sqlalchemy import JSON, Column, ForeignKey, Index, event
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapper, ORMExecuteState
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, SQLModel, select
 
+from kit.bulk import insert_rows, insert_rows_with_ids, update_rows
 from kit.db import TransactionSession
 from kit.logs import REQUEST_ID
 from kit.models import BigInt, Entity, Versioned, now
@@ -113,9 +114,6 @@ class AuditEntry(Entity, table=True):
     request_id: str | None = None
 
 
-NEW_ENTRY = insert(AuditEntry)
-
-
 def record(session: Session, action: Action, table: type[Audited], changes: Sequence[tuple[int, Changes]]) -> None:
     """Write down what became of rows of one table: the id and the changes of each; one statement for all."""
     changes = [(row_id, change) for row_id, change in changes if change]
@@ -127,8 +125,7 @@ def record(session: Session, action: Action, table: type[Audited], changes: Sequ
         "entity": table.entity_name(),
         "request_id": REQUEST_ID.get() or None,
     }
-    rows = [common | {"entity_id": row_id, "changes": to_jsonable_python(change)} for row_id, change in changes]
-    session.connection().execute(NEW_ENTRY, rows)
+    insert_rows(session, AuditEntry, [common | {"entity_id": row_id, "changes": change} for row_id, change in changes])
 
 
 # What a session flushes
@@ -245,9 +242,7 @@ def create_many(session: Session, table: type[Row], rows: Sequence[dict[str, Any
     if not rows:
         return []
     version = {"version": 1} if issubclass(table, Versioned) else {}
-    values = [row | table.folded_values(row) | version for row in rows]
-    statement = insert(table).returning(col(table.id), sort_by_parameter_order=True)
-    found: list[int] = [*session.connection().execute(statement, values).scalars()]
+    found = insert_rows_with_ids(session, table, [row | table.folded_values(row) | version for row in rows])
     created = [{field: [None, row[field]] for field in table.audited} for row in rows]
     record(session, "create", table, list(zip(found, created, strict=True)))
     return found
@@ -260,15 +255,22 @@ def change_many(
 
     Each change is what the row has, its `id` and `version` included, and the new values; all must name the same fields.
     """
-    rows: list[dict[str, Any]] = []
-    recorded: list[tuple[int, Changes]] = []
-    for old, values in changes:
-        derived: dict[str, Any] = {**table.folded_values({**old, **values})}
-        if "version" in old:
-            derived["version"] = old["version"] + 1
-        rows.append(values | derived | {"row_id": old["id"]})
-        fields = [name for name, new in values.items() if name in table.audited and new != old[name]]
-        recorded.append((old["id"], {name: [old[name], values[name]] for name in fields}))
-    if rows:
-        session.connection().execute(update(table).where(col(table.id) == bindparam("row_id")), rows)
-        record(session, "update", table, recorded)
+    sources = {source for names in table.folds.values() for source in names}
+    changed = [(old, {name: new for name, new in values.items() if new != old[name]}) for old, values in changes]
+    names = {name for _, values in changed for name in values}
+    if not names:
+        return
+    # Only what changes in any of them: the database need not write the indexes of the others.
+    rows = [
+        {name: values[name] for name in names}
+        | (table.folded_values({**old, **values}) if names & sources else {})
+        | ({"version": old["version"] + 1} if "version" in old else {})
+        | {"id": old["id"]}
+        for old, values in changes
+    ]
+    update_rows(session, table, rows)
+    audited = [
+        (old["id"], {name: [old[name], new] for name, new in values.items() if name in table.audited})
+        for old, values in changed
+    ]
+    record(session, "update", table, audited)

@@ -19,9 +19,9 @@ from starlette.concurrency import run_in_threadpool
 
 from kit.executor import Executor
 from kit.problems import NotFound, Problem
+from kit.processes import Presence
 from kit.settings import KitSettings
 from kit.sqlite import (
-    IS_WORKER,
     RETRY_INTERVAL,
     SQLITE,
     has_wal_reset_fault,
@@ -34,9 +34,9 @@ Result = TypeVar("Result")
 Model = TypeVar("Model", bound=SQLModel)
 AnySession = TypeVar("AnySession", bound=Session)
 
-# What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
 MAX_TRIES = 3
 TAKEN_BACK = ("40001", "40P01")  # serialization failure, deadlock
+# What a SQLite transaction is by itself: one moment of the database, for all statements of a request.
 POSTGRES_READER = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
@@ -138,6 +138,9 @@ class Database:
         self.readers = Executor(readers)
         self.writers = Executor(writers, self.one_transaction if settings.on_sqlite else None)
         self.shared = SharedTransaction()
+        self.presence = Presence(settings.sqlite_path.with_name(f"{settings.sqlite_path.name}-lock"))
+        if settings.on_sqlite:
+            event.listen(self.engine, "first_connect", lambda *_: self.presence.enter())
 
     def read(self) -> ReadOnlySession:
         """A session that sees one moment of the database and never writes."""
@@ -155,8 +158,8 @@ class Database:
         What waits for the one write lock is committed together, so the disk syncs once for all of it ("group commit").
         A session that fails takes only its own changes back; a commit that fails takes all of them back.
         """
-        if IS_WORKER:
-            sleep(2 * RETRY_INTERVAL)  # another process may wait for the lock that we gave back just now
+        if self.presence.has_others():
+            sleep(2 * RETRY_INTERVAL)  # one of them may wait for the lock that we gave back just now
         with self._writer.begin() as connection:
             self.shared.connection = connection
             try:
@@ -176,15 +179,16 @@ class Database:
             return
         version: tuple[int, int, int] = SQLITE.sqlite_version_info
         logger.info("Database: SQLite {} ({})", SQLITE.sqlite_version, SQLITE.__name__.split(".")[0])
-        if has_wal_reset_fault(version) and IS_WORKER and self.settings.environment == "production":
+        if has_wal_reset_fault(version) and self.presence.has_others() and self.settings.environment == "production":
             logger.warning(
-                "SQLite {} may corrupt its WAL when several workers write; install pysqlite3, or run one worker",
+                "SQLite {} may corrupt its WAL when several processes write; install pysqlite3, or run one process",
                 SQLITE.sqlite_version,
             )
 
     def close(self) -> None:
         """Give back every connection; the last one to leave a SQLite file also empties its WAL."""
         self.engine.dispose()
+        self.presence.leave()
 
 
 # The two sessions. A route of `kit.routing.Router` opens them in its own thread; where FastAPI resolves them (in routes

@@ -51,6 +51,13 @@ def local_path(text: str, otherwise: str = "/") -> str:
     return text if LOCAL.fullmatch(text) else otherwise
 
 
+def label_of(name: str) -> str:
+    """What people read for the name of a field: `price_cents` is "Price", `is_active` "Active"."""
+    if name == "email":
+        return "E-mail"
+    return name.removeprefix("is_").removesuffix("_cents").removesuffix("_id").replace("_", " ").capitalize()
+
+
 @dataclass
 class Field:
     """One field of a form: what it is, what is in it, and what is wrong with it."""
@@ -101,7 +108,6 @@ class Form:
         self.problem = ""
         self.problems = problems or {}
         self.hidden = list((hidden or {}).items())
-        self.multipart = False
         document = _document(schema)
         self.fields: list[Field] = []
         for name, part in document.items():
@@ -115,6 +121,11 @@ class Form:
                 if row is not None:
                     found.value = found.was = _text(found, getattr(row, name))
                 self.fields.append(found)
+
+    @property
+    def multipart(self) -> bool:
+        """Whether it sends a file."""
+        return any(shown.control == "file" for shown in self.fields)
 
     def take(self, sent: "Sent | None", problem: Problem | None) -> bool:
         """Show what was typed into this form and what is wrong with it, if it is the one that was sent."""
@@ -197,6 +208,20 @@ class Sent:
             if self.has(name) and (self.text(name).strip() or name in _required(schema)):
                 values[name] = _value(_field(name, part, schema), self.text(name))
         return self.checked(schema, values | more)
+
+    def file(self, schema: type[BaseModel], name: str) -> UploadFile:
+        """The file that was chosen in a field.
+
+        Raises:
+            Invalid: none was, or it is empty.
+        """
+        self.schema = schema
+        file = self.files.get(name)
+        if file is None or not file.filename:
+            raise Invalid([{"loc": ("body", name), "msg": "Choose a file", "type": "missing"}])
+        if not file.size:
+            raise Invalid([{"loc": ("body", name), "msg": "This file is empty", "type": "missing"}])
+        return file
 
     def changes(self, schema: type[Schema], row: object) -> Schema:
         """The body for a change of `row`, as it is now: only what differs from what the form began with.
@@ -288,13 +313,14 @@ def _resolved(part: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 def _field(name: str, part: dict[str, Any], schema: type[BaseModel]) -> Field:
     is_money = name.endswith("_cents")
-    label = name.removesuffix("_cents").removesuffix("_id").replace("_", " ").capitalize().replace("E-mail", "E-mail")
-    shown = Field(name, "E-mail" if name == "email" else label, "text")
+    shown = Field(name, label_of(name), "text")
     match part:
         case {"enum": options}:
             shown.control, shown.options = "select", [(str(option), str(option).capitalize()) for option in options]
         case {"type": "boolean"}:
             shown.control = "checkbox"
+        case {"contentMediaType": _}:
+            shown.control = "file"
         case {"type": "array"}:
             shown.control, shown.hint = "tags", "With commas between them"
         case {"type": "integer"}:
@@ -345,8 +371,8 @@ def _value(shown: Field, text: str) -> Any:
     if not plain and shown.may_be_empty:
         return None
     match shown.control:
-        case "money" if found := AMOUNT.fullmatch(plain):
-            return int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
+        case "money" if (cents := cents_of(plain)) is not None:
+            return cents
         case "number" if WHOLE.fullmatch(plain):
             return int(plain)
         case "tags":
@@ -361,24 +387,32 @@ def _value(shown: Field, text: str) -> Any:
             return plain or None
 
 
+def cents_of(text: str) -> int | None:
+    """The cents of an amount such as 12.50; None where it is none."""
+    found = AMOUNT.fullmatch(text.strip())
+    return int(found[1]) * 100 + int((found[2] or "").ljust(2, "0")) if found else None
+
+
 def _for_people(schema: type[BaseModel], fault: Any) -> dict[str, Any]:
-    """A fault of pydantic in words for people; bounds of money as amounts."""
+    return {"loc": ("body", *fault["loc"]), "msg": in_words(schema, fault), "type": fault["type"]}
+
+
+def in_words(schema: type[BaseModel], fault: Any, *, amounts: bool = True) -> str:
+    """A fault of pydantic in words for people; cents as amounts, unless they were typed as cents."""
     name = str(fault["loc"][0]) if fault["loc"] else ""
     shown = _field(name, _document(schema)[name], schema) if name in _document(schema) else None
+    control = shown.control if shown else ""
+    control = "number" if control == "money" and not amounts else control
     bounds = {
-        key: f"{value // 100}.{value % 100:02}"
-        if shown and shown.control == "money" and isinstance(value, int)
-        else value
+        key: f"{value // 100}.{value % 100:02}" if control == "money" and isinstance(value, int) else value
         for key, value in fault.get("ctx", {}).items()
     }
     kind = fault["type"]
     if kind == "string_too_short":
-        words = "Fill this in" if bounds["min_length"] == 1 else f"Use at least {bounds['min_length']} characters"
-    elif shown and shown.control == "email":
-        words = "Enter an e-mail address such as ada@example.com"
-    elif shown and kind in ("int_type", "int_parsing", "string_type", "null_forbidden"):
+        return "Fill this in" if bounds["min_length"] == 1 else f"Use at least {bounds['min_length']} characters"
+    if control == "email":
+        return "Enter an e-mail address such as ada@example.com"
+    if shown and kind in ("int_type", "int_parsing", "string_type", "null_forbidden"):
         said = {"money": "Enter an amount such as 12.50", "number": "Enter a whole number"}
-        words = said.get(shown.control, "Fill this in")
-    else:
-        words = WORDS[kind].format_map(bounds) if kind in WORDS else str(fault["msg"])
-    return {"loc": ("body", *fault["loc"]), "msg": words, "type": kind}
+        return said.get(control, "Fill this in")
+    return WORDS[kind].format_map(bounds) if kind in WORDS else str(fault["msg"]).removeprefix("Value error, ")

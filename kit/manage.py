@@ -3,14 +3,15 @@
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from sqlalchemy.exc import DBAPIError
 
 from kit import schema
-from kit.db import Database
+from kit.db import Database, ending
 from kit.errors import database_problem
+from kit.outbox import OutboxEntry
 from kit.problems import DatabaseUnavailable
 from kit.settings import KitSettings, StartRefused, load_settings
 from kit.sqlite import SQLITE
@@ -47,6 +48,19 @@ def command_line(kind: type[KitSettings], name: str) -> typer.Typer:
             require_migrated(database)
             file = schema.new_revision(database, message)
         typer.echo(f"{file} was written; read it before you commit it." if file else NOTHING_NEW)
+
+    @app.command()
+    def outbox(
+        retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
+    ) -> None:
+        """List what waits in the outbox, such as mail, and what was given up."""
+        with opened_database(load_settings(kind)) as database:
+            require_migrated(database)
+            with ending(database.write() if retry else database.read()) as session:
+                entries = OutboxEntry.undone(session)
+                for entry in entries if retry else ():
+                    entry.retry()
+                typer.echo("\n".join(map(str, entries)) or "Nothing waits in the outbox, and nothing was given up.")
 
     return app
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, get_args
 from zlib import crc32
@@ -138,6 +138,12 @@ EMAIL: TypeAdapter[str] = TypeAdapter(Email)
 # Bodies are strict, and a strict model refuses every date and time in JSON: these take ISO 8601's text.
 Time = Annotated[AwareDatetime, AfterValidator(_in_utc), Strict(False), BeforeValidator(_iso_text)]
 Day = Annotated[date, Strict(False), BeforeValidator(_iso_day)]
+
+
+def moments_of(day: date) -> tuple[datetime, datetime]:
+    """The first and the last moment of a day in UTC, for `between`; the next midnight is too late for 9999-12-31."""
+    return datetime.combine(day, time.min, UTC), datetime.combine(day, time.max, UTC)
+
 
 DISTINCT = AfterValidator(_distinct)
 

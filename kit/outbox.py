@@ -5,7 +5,8 @@ process did not finish before it ended is done by another, or at the next start.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,6 +25,7 @@ Handler = Callable[[dict[str, Any]], None]
 LEASE = timedelta(minutes=2)  # longer than any handler takes
 PAUSES = [timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 3_600, 14_400, 43_200)]
 POLL_SECONDS = 10.0
+MINUTE = "%Y-%m-%d %H:%M"
 AT_ONCE = 2  # a slow mail server must not take threads from those who wait for an answer
 
 _WROTE = object()
@@ -64,6 +66,22 @@ class OutboxEntry(Entity, table=True):
             entry.attempts += 1
             entry.due_at = now() + LEASE
         return entry
+
+    @classmethod
+    def undone(cls, session: Session) -> "Sequence[OutboxEntry]":
+        """What waits and what was given up, the oldest first."""
+        return session.exec(select(cls).where(col(cls.done_at).is_(None)).order_by(col(cls.id))).all()
+
+    def __str__(self) -> str:
+        """The entry in one line; it has no secret."""
+        state = f"given up at {self.given_up_at:{MINUTE}}" if self.given_up_at else f"due at {self.due_at:{MINUTE}}"
+        error = f": {self.error}" if self.error else ""
+        return f"{self.id} {self.kind} {json.dumps(self.payload)}, {state} UTC, attempts: {self.attempts}{error}"
+
+    def retry(self) -> None:
+        """Have it done soon, and tried as often as a new entry, if it was given up."""
+        if self.given_up_at is not None:
+            self.given_up_at, self.attempts, self.due_at = None, 0, now()
 
     def settle(self, error: Exception | None) -> None:
         """Note how it went; what failed is due again after a pause that grows, or given up."""

@@ -102,7 +102,7 @@ class NotOwner(Problem):
     """403: the row belongs to someone else."""
 
     status = 403
-    detail = "Only its creator may do this."
+    detail = "Only the person to whom it belongs may do this."
 
 
 class NotFound(Problem):

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
@@ -55,6 +55,7 @@ class Renderer:
             "moment": _moment,
             "day": _day,
             "lines": _lines,
+            "shown": _shown,
         }
         self.environment.filters.update(filters)
         self.files = {name: _read(path) for name, path in _paths([KIT / "static", APP / "static"]).items()}
@@ -99,6 +100,10 @@ def money(cents: int, currency: str) -> str:
     return f"{'-' if cents < 0 else ''}{symbol}{abs(cents) // 100:,}.{abs(cents) % 100:02}"
 
 
+class Cents(int):
+    """An amount in cents, which the filter `shown` tells from other numbers."""
+
+
 @lru_cache(maxsize=1_000)
 def zone_named(name: str) -> ZoneInfo | None:
     """The time zone that a browser says it is in; None where there is no such zone."""
@@ -115,6 +120,32 @@ def _moment(context: Context, moment: datetime) -> Markup:
     there = moment.astimezone(zone or UTC)
     shown = f"{short_date(there)}, {there:%H:%M}{'' if zone else ' UTC'}"
     return Markup('<time datetime="{}">{}</time>').format(f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", shown)
+
+
+@pass_context
+def _shown(context: Context, value: object) -> str:
+    """A value of any type as people read it; that of a dict has its name in front."""
+    match value:
+        case Cents():
+            return money(value, context["currency"])
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case datetime():
+            return _moment(context, value)
+        case date():
+            return short_date(value)
+        case dict():
+            pairs = cast(dict[str, Any], value).items()
+            return Markup(", ").join(Markup("{} {}").format(name.lower(), _shown(context, one)) for name, one in pairs)
+        case list():
+            shown = [_shown(context, one) for one in cast(list[Any], value)]
+            return Markup("; ").join(shown) if any(", " in one for one in shown) else ", ".join(shown) or "none"
+        case None | "":
+            return "none"
+        case _:
+            return str(value)
 
 
 def short_date(day: date) -> str:

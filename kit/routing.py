@@ -109,12 +109,19 @@ class Prepared:
         return None if work is None else await run_in_threadpool(work)
 
 
+class ReadsIf:
+    """Marks a session that only reads where a parameter is true: `Annotated[WriteSession, ReadsIf("dry_run")]`."""
+
+    def __init__(self, parameter: str) -> None:
+        self.parameter = parameter
+
+
 class Declaration:
     """What the signature of an endpoint asks for beyond FastAPI, by the names of the parameters."""
 
     def __init__(self, endpoint: Callable[..., Any]) -> None:
         self.signature = inspect.signature(endpoint, eval_str=True)
-        self.session = self.key = self.request = self.response = ""
+        self.session = self.key = self.request = self.response = self.reads_if = ""
         self.writes = False
         self.callers: dict[str, Caller[Any]] = {}
         self.optional: set[str] = set()
@@ -135,6 +142,8 @@ class Declaration:
         for mark in get_args(annotation)[1:]:
             if isinstance(mark, Prepared):
                 self.prepared[name] = mark
+            elif isinstance(mark, ReadsIf):
+                self.reads_if = mark.parameter
             dependency = mark.dependency if isinstance(mark, params.Depends) else None
             if dependency in (read_session, write_session):
                 if self.session:
@@ -142,6 +151,10 @@ class Declaration:
                 self.session, self.writes = name, dependency is write_session
             elif isinstance(dependency, Caller):
                 self.callers[name] = cast(Caller[Any], dependency)
+
+    def writes_with(self, values: Mapping[str, Any]) -> bool:
+        """Whether a call with these values has a session that writes."""
+        return self.writes and not values.get(self.reads_if)
 
     def visible_to_fastapi(self, hidden: Iterable[str]) -> tuple[inspect.Signature, str]:
         """The signature without `hidden` but with the request, and the name that the request has in it."""
@@ -219,7 +232,7 @@ class Route(APIRoute):
             if not self.in_one_thread or not (declared.session or declared.callers):
                 return await run_in_threadpool(self._work_resolved, endpoint, request, values)
             database: Database = request.app.state.database
-            executor = database.writers if declared.writes else database.readers
+            executor = database.writers if declared.writes_with(values) else database.readers
             return await executor.run(partial(self._work, endpoint, request, values), request.is_disconnected)
 
         run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - PEP 362 lets any callable carry one
@@ -231,7 +244,7 @@ class Route(APIRoute):
         database: Database = request.app.state.database
 
         def transaction() -> Response:
-            with ending(database.write() if declared.writes else database.read()) as session:
+            with ending(database.write() if declared.writes_with(values) else database.read()) as session:
                 if request.claims is not None:
                     values.update(self.identify(request, session, request.claims))
                 if declared.session:

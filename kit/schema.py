@@ -1,8 +1,9 @@
 """The schema: migrations at start, and whether the database is at this version."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from sqlalchemy import Connection, Index, TextClause, inspect
 from sqlalchemy.exc import DBAPIError
 
 from kit.db import Database
-from kit.problems import DatabaseUnavailable
+from kit.models import Table
+from kit.problems import BROKEN_CONSTRAINTS, DatabaseUnavailable
 from kit.settings import KitSettings, StartRefused
 from kit.sqlite import SQLITE
 
@@ -142,6 +144,41 @@ def require_current(database: Database) -> None:
     """Check that the database can be read and has this version's schema; `DatabaseUnavailable` if not."""
     if not is_current(database):
         raise DatabaseUnavailable
+
+
+def warn_of_differences(database: Database) -> None:
+    """Say which columns only the models or only the database have; until they agree, requests that need them fail."""
+    with database.engine.connect() as connection:
+        tables = inspect(connection).get_multi_columns()
+    found = {f"{table}.{column['name']}" for (_, table), columns in tables.items() for column in columns}
+    wanted = {str(column) for table in Table.metadata.tables.values() for column in table.columns}
+    of_the_models = tuple(f"{table}." for table in Table.metadata.tables)
+    if differences := (wanted - found) | {column for column in found - wanted if column.startswith(of_the_models)}:
+        logger.warning(
+            "The models and the database differ ({}): 'uv run manage.py revision TEXT' writes the migration, and "
+            "'uv run manage.py migrate' runs it",
+            ", ".join(sorted(differences)),
+        )
+
+
+def require_known_constraints() -> None:
+    """Check that each constraint that a problem names is one of a table; a `TypeError` names the class if not."""
+    tables = [table for table in _derived(Table) if hasattr(table, "__table__")]
+    parts = [part for table in tables for part in (*table.__table__.constraints, *table.__table__.indexes)]
+    known = {str(part.name) for part in parts}
+    for constraint, problem in BROKEN_CONSTRAINTS.items():
+        if constraint not in known:
+            alike = get_close_matches(constraint, known, n=5, cutoff=0)
+            raise TypeError(
+                f"{problem.__name__}.constraint is {constraint!r}, which no table has; those most like it are "
+                f"{', '.join(alike)}."
+            )
+
+
+def _derived(kind: type[Any]) -> Iterator[type[Any]]:
+    for derived in kind.__subclasses__():
+        yield derived
+        yield from _derived(derived)
 
 
 def comparable(item: object, _name: str | None, _kind: str, _reflected: bool, twin: object) -> bool:

@@ -9,19 +9,21 @@ import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, cast, get_origin
+from typing import Any, BinaryIO, NamedTuple, cast, get_origin
 
-from fastapi import UploadFile
+from fastapi import Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, delete
 from sqlalchemy import select as select_columns
 from sqlmodel import Field, Session, SQLModel, col
 
 from kit.audit import Audited, change_many, create_many
+from kit.bulk import among
 from kit.db import Database, lock_table
 from kit.errors import Responses
-from kit.models import BigInt, Table, Versioned, folded, now
+from kit.forms import cents_of, in_words
+from kit.models import BigInt, Table, Versioned, folded, now, upsert
 from kit.problems import BodyTooLarge, Invalid
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -30,6 +32,7 @@ MAX_ROWS = 100_000
 MAX_MESSAGES = 1_000
 BATCH = 1_000
 MAX_RECORD = 256 * 1024  # characters
+CENTS = "_cents"
 PREFIX = "Value error, "  # pydantic's, before the words of our own
 
 # What a spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection), also behind quotes
@@ -111,6 +114,13 @@ class RowError(BaseModel):
     message: str
 
 
+def error_list(errors: Sequence[RowError], filename: str) -> Response:
+    """What is wrong with which line, as a download."""
+    content = _lines([["line", "what is wrong"], *([error.line, neutral(error.message)] for error in errors)])
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
+    return Response(content, media_type="text/csv", headers=headers)
+
+
 class ImportReport(BaseModel):
     """What an import did; with errors, or as a dry run, what it would have done."""
 
@@ -134,6 +144,26 @@ class Upload(Table, table=True):
         """Files are kept for an hour."""
         return col(cls.created_at) < now() - timedelta(hours=1)
 
+    @classmethod
+    def keep(cls, session: Session, user_id: int, file: "CheckedFile") -> None:
+        """Keep a file in place of the one that this person chose before."""
+        values = {"name": file.name, "content": file.content, "created_at": now()}
+        statement = upsert(session, cls).values(user_id=user_id, **values)
+        session.connection().execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
+
+    @classmethod
+    def forget(cls, session: Session, user_id: int) -> None:
+        """Delete the file that this person chose."""
+        session.connection().execute(delete(cls).where(col(cls.user_id) == user_id))
+
+
+class CheckedFile(NamedTuple):
+    """A file that can be read as a table, and whatever may be wrong with single rows of it."""
+
+    name: str
+    content: bytes
+    """Compressed by zlib."""
+
 
 @dataclass
 class Records:
@@ -144,20 +174,21 @@ class Records:
     errors: list[RowError] = field(default_factory=list[RowError])
 
 
-def read_records(form: ImportForm, row: type[BaseModel], key: str) -> Records:
+def read_records(file: BinaryIO, size: int, row: type[BaseModel], key: str, *, for_people: bool = False) -> Records:
     """Read and check a whole file; takes seconds for the largest one, so do it before anything is locked.
 
-    `row` says what a record is; by its field `key` each must differ from all others, without case.
+    `row` says what a record is; by its field `key` each must differ from all others, without case. `for_people` takes
+    columns by their names on pages, too, with amounts for cents, and says in words for people what is wrong.
 
     Raises:
         BodyTooLarge: the file is larger than 16 MiB.
         Invalid: it has no header, a wrong one, too many rows, or is not UTF-8.
     """
-    if (form.file.size or 0) > MAX_BYTES:
+    if size > MAX_BYTES:
         raise BodyTooLarge
-    text = io.TextIOWrapper(form.file.file, encoding="utf-8-sig", newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        return _Reader(text, row, key).read()
+        return (_ReaderForPeople if for_people else _Reader)(text, row, key).read()
     except UnicodeDecodeError:
         raise _wrong_file("Save the file as UTF-8") from None
     except csv.Error as error:
@@ -211,18 +242,18 @@ class _Reader:
             return f"It has {len(record)} cells, and the header has {len(columns)}"
         if any("\0" in cell for cell in record):
             return "It must not have NUL characters"
-        cells: dict[str, Any] = {column: original(cell) for column, cell in zip(columns, record, strict=True)}
+        cells: dict[str, Any] = {column: self._read(column, cell) for column, cell in zip(columns, record, strict=True)}
         for column in columns:
             if get_origin(self.row.model_fields[column].annotation) is list:
                 cells[column] = [part for part in cells[column].split(";") if part.strip(" ")]
         try:
             row = self.row.model_validate(cells)
         except ValidationError as error:
-            faults = [(fault["loc"][0], fault["msg"]) for fault in error.errors(include_input=False)]
-            return "; ".join(f"{column}: {said.removeprefix(PREFIX)}" for column, said in faults)
+            faults = error.errors(include_input=False)
+            return "; ".join(f"{self._called(str(fault['loc'][0]))}: {self._words(fault)}" for fault in faults)
         key = folded(getattr(row, self.key))
         if key in self.keys:
-            return f"{self.key}: It stands in this file twice"
+            return f"{self._called(self.key)}: It stands in this file twice"
         self.keys.add(key)
         self.found.values.append(tuple(getattr(row, column) for column in columns))
         return ""
@@ -232,9 +263,9 @@ class _Reader:
             self.found.errors.append(RowError(line=line, message=message))
 
     def _checked_header(self, cells: list[str]) -> list[str]:
-        columns = [cell.strip() for cell in cells]
+        columns = [self._column(cell.strip()) for cell in cells]
         fields = self.row.model_fields
-        known = ", ".join(fields)
+        known = ", ".join(map(self._called, fields))
         if not any(columns):
             raise _wrong_file(f"Begin the file with a header of {known}")
         for column in columns:
@@ -244,8 +275,50 @@ class _Reader:
                 raise _wrong_file(f"The column {column!r} stands in the header twice")
         required = {name for name, found in fields.items() if found.is_required()}
         if missing := required - set(columns):
-            raise _wrong_file(f"The column {min(missing)!r} is missing; the columns are {known}")
+            raise _wrong_file(f"The column {self._called(min(missing))!r} is missing; the columns are {known}")
         return columns
+
+    # What differs between programs and people
+
+    def _column(self, cell: str) -> str:
+        """The field for which a cell of the header stands."""
+        return cell
+
+    def _called(self, column: str) -> str:
+        """What a column is called."""
+        return column
+
+    def _read(self, column: str, cell: str) -> str:
+        """What stands in a cell."""
+        return original(cell)
+
+    def _words(self, fault: Any) -> str:
+        """What is wrong with a cell."""
+        return str(fault["msg"]).removeprefix(PREFIX)
+
+
+class _ReaderForPeople(_Reader):
+    """Takes `Reorder level` for `reorder_level`, and `Price`, with amounts such as 12.50, for `price_cents`."""
+
+    def __init__(self, text: io.TextIOWrapper, row: type[BaseModel], key: str) -> None:
+        super().__init__(text, row, key)
+        self.amounts: set[str] = {name for name in row.model_fields if name.endswith(CENTS)}
+
+    def _column(self, cell: str) -> str:
+        column = folded(cell).replace(" ", "_")
+        if column in self.amounts:
+            self.amounts.remove(column)  # the file has cents
+        return f"{column}{CENTS}" if f"{column}{CENTS}" in self.amounts else column
+
+    def _called(self, column: str) -> str:
+        return (column.removesuffix(CENTS) if column in self.amounts else column).replace("_", " ")
+
+    def _read(self, column: str, cell: str) -> str:
+        plain = original(cell)
+        return str(cents_of(plain) or plain) if column in self.amounts else plain
+
+    def _words(self, fault: Any) -> str:
+        return in_words(self.row, fault, amounts=fault["loc"][0] in self.amounts)
 
 
 def import_records(
@@ -257,11 +330,13 @@ def import_records(
     *,
     dry_run: bool,
     after_change: Callable[[Sequence[tuple[Mapping[str, Any], dict[str, Any]]]], None] = lambda _: None,
+    watch: Callable[[Sequence[dict[str, Any]], Sequence[tuple[Mapping[str, Any], dict[str, Any]]]], None] | None = None,
 ) -> ImportReport:
     """Create and change rows, matched by `key` without case (its column `<key>_key` follows from it); or only count.
 
     All or nothing: where any record is wrong, nothing is written, and the report says what would have happened.
-    `after_change` is called with old and new values of the rows that were changed.
+    `after_change` is called with old and new values of the rows that were changed, `watch` also where nothing is
+    written: with the new rows, and with old and new values of the others.
     """
     report, writes = ImportReport(errors=records.errors), not (dry_run or records.errors)
     if writes:
@@ -273,7 +348,7 @@ def import_records(
     for start in range(0, len(records.values), BATCH):
         rows = [dict(zip(records.columns, given, strict=True)) for given in records.values[start : start + BATCH]]
         batch = {folded(given[key]): given for given in rows}
-        found = session.connection().execute(select_columns(*columns).where(columns[1].in_([*batch])))
+        found = session.connection().execute(select_columns(*columns).where(among(session, columns[1], batch)))
         known = {old[1]: dict(zip(names, old, strict=True)) for old in found}
         new = [defaults | given for folded_key, given in batch.items() if folded_key not in known]
         matched = [(known[folded_key], given) for folded_key, given in batch.items() if folded_key in known]
@@ -281,6 +356,8 @@ def import_records(
         report.created += len(new)
         report.updated += len(changed)
         report.unchanged += len(matched) - len(changed)
+        if watch is not None:
+            watch(new, changed)
         if writes:
             create_many(session, table, new)
             change_many(session, table, changed)

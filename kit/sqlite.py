@@ -2,7 +2,6 @@
 
 import importlib
 import math
-import multiprocessing
 import sqlite3
 import threading
 from contextlib import suppress
@@ -32,7 +31,6 @@ def _current_sqlite() -> ModuleType:
 
 SQLITE = _current_sqlite()
 
-IS_WORKER = multiprocessing.parent_process() is not None  # one of uvicorn's workers, or the one of a reloader
 BUSY_SECONDS = 5
 BUSY_TIMEOUT = f"busy_timeout={1000 * BUSY_SECONDS}"
 RETRY_INTERVAL = 0.001  # seconds

@@ -20,14 +20,13 @@ UNDOCUMENTED = {
     ("routing", r"fastapi\.dependencies\.models import"): "test_the_names_of_all_parameters_and_all_callers_are_read",
     ("app", r"routes=\[\*routes_of"): "test_every_route_of_every_router_of_a_noun_is_served_once",
     ("app", r"getsignal.*__self__|\.handle_exit\("): "test_the_server_is_found_through_its_signal_handler",
-    ("sqlite", r"multiprocessing\.parent_process\(\)"): "test_a_worker_of_uvicorn_knows_that_it_is_one",
     ("sqlite", r"dialect\.do_savepoint ="): "test_a_savepoint_is_not_begun_in_a_transaction_that_sqlite_ended",
     ("sqlite", r"dialect\.do_release_savepoint ="): "test_a_savepoint_is_not_released_in_a_transaction",
     ("sqlite", r"dialect\.do_rollback_to_savepoint ="): "test_a_savepoint_is_rolled_back_without_a_fault_of_its_own",
 }
 PRIVATE = (
     r"(sqlmodel|starlette|fastapi|sqlalchemy|pydantic|uvicorn)[\w.]*\._|_get_form|fastapi\.dependencies"
-    r"|dialect\.do_|parent_process|handle_exit"
+    r"|dialect\.do_|handle_exit"
 )
 
 

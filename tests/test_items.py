@@ -30,7 +30,7 @@ from tests import missing
 from tests.databases import on_both_databases
 from tests.people import API, PASSWORD, Person, Row, at_once, fields_refused, refusal
 from tests.routes import Exceptions
-from tests.server import Server
+from tests.server import Server, write_lock_held
 
 BILLION = 1_000_000_000
 BIGGEST_ID = 2**63 - 1
@@ -862,6 +862,12 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(ada: Person, lamp: 
     assert imported(ada, *lines, dry_run="false") == report(created=1, updated=1)
 
 
+@pytest.mark.sqlite_only("it holds the write lock of the file")
+def test_a_dry_run_only_reads(app: App, ada: Person) -> None:
+    with write_lock_held(app.state.settings.sqlite_path):
+        assert imported(ada, "name,price_cents", "Lamp,1", dry_run="true") == report(created=1)
+
+
 def test_a_dry_run_reports_errors_too(ada: Person) -> None:
     found = imported(ada, "name,price_cents", "Lamp,1", "Desk,0", dry_run="true")
 
@@ -1019,8 +1025,8 @@ def test_an_import_of_100_000_changed_rows_lets_others_order(
 
     record_property("seconds under the write lock", round(held, 2))
     assert changed == report(updated=MAX_ROWS)
-    assert held < 15  # three on a quiet machine
-    assert set(answers) == {201} or (set(answers) == {201, 503} and held > BUSY_SECONDS)
+    assert held < BUSY_SECONDS  # about two on a quiet machine
+    assert set(answers) == {201}
 
 
 def _longest_lock(path: Path, is_over: Callable[[], bool]) -> float:

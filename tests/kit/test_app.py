@@ -186,7 +186,7 @@ def test_the_first_start_makes_folder_database_and_secret(
     with TestClient(make_app(Settings(database_url=f"sqlite:///{folder}/app.db"))) as client:
         assert client.get("/ready").status_code == 200
 
-    assert sorted(path.name for path in folder.iterdir()) == ["app.db", "secret_key"]
+    assert sorted(path.name for path in folder.iterdir()) == ["app.db", "app.db-lock", "secret_key"]
     assert (folder / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
@@ -264,6 +264,19 @@ def test_a_process_is_tuned_once(
     with TestClient(make_app(Settings(database_url=f"sqlite:///{tmp_path}/app.db", environment="development"))):
         assert client.get("/health").status_code == 200
     assert sys.getswitchinterval() == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(("environment", "warned"), [("development", True), ("production", False)])
+def test_in_development_the_log_says_at_start_what_the_database_lacks(
+    settings: Settings, make_app: MakeApp, capsys: pytest.CaptureFixture[str], environment: str, warned: bool
+) -> None:
+    with closing(Database(settings)) as database, database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE post RENAME COLUMN title TO heading")
+    with TestClient(make_app(settings.model_copy(update={"environment": environment}))) as client:
+        assert client.get("/ready").status_code == 200
+
+    differ = "The models and the database differ (post.heading, post.title): 'uv run manage.py revision TEXT' writes"
+    assert (differ in capsys.readouterr().err) is warned
 
 
 class Asked(Server):

@@ -1,11 +1,9 @@
 """The database: what is in force on a connection, and what becomes of a write that fails."""
 
-import multiprocessing
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import timedelta
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +14,6 @@ from loguru import logger
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel, col, delete, func, select, update
-from uvicorn import Config
-from uvicorn._subprocess import get_subprocess
 
 from kit import db, schema, sqlite
 from kit.app import App
@@ -170,7 +166,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, folder: str) -> None:
     database.close()
 
     assert [path.name for path in tmp_path.iterdir()] == [folder]
-    assert [path.name for path in (tmp_path / folder).iterdir()] == ["app.db"]
+    assert {path.name for path in (tmp_path / folder).iterdir()} == {"app.db", "app.db-lock"}
 
 
 def test_the_last_connection_to_leave_empties_the_journal(settings: Settings, database: Database) -> None:
@@ -367,18 +363,25 @@ def test_the_running_version_is_logged(database: Database, logged: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("version", "is_worker", "warned"),
+    ("version", "are_several", "warned"),
     [("3.40.1", True, True), ("3.40.1", False, False), ("3.51.3", True, False)],
 )
-def test_a_faulty_version_is_warned_of_where_several_workers_run(
-    monkeypatch: pytest.MonkeyPatch, logged: list[str], settings: Settings, version: str, is_worker: bool, warned: bool
+def test_a_faulty_version_is_warned_of_where_several_processes_run(
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[str],
+    settings: Settings,
+    version: str,
+    are_several: bool,
+    warned: bool,
 ) -> None:
     numbers = tuple(int(number) for number in version.split("."))
     library = SimpleNamespace(__name__="sqlite3", sqlite_version=version, sqlite_version_info=numbers)
-    database = Database(settings.model_copy(update={"environment": "production"}))
     monkeypatch.setattr(db, "SQLITE", library)  # only one version is at hand
-    monkeypatch.setattr(db, "IS_WORKER", is_worker)
-    database.log_version()
+    in_production = settings.model_copy(update={"environment": "production"})
+    with closing(Database(in_production)) as database, closing(Database(settings)) as another:
+        for opened in (database, another) if are_several else (database,):
+            opened.engine.connect().close()
+        database.log_version()
 
     assert [line.split()[0] for line in logged] == ["INFO", "WARNING"][: 1 + warned]
 
@@ -430,11 +433,3 @@ def test_a_savepoint_is_rolled_back_without_a_fault_of_its_own(database: Databas
         savepoint = session.connection().begin_nested()
         session.connection().exec_driver_sql("ROLLBACK")
         savepoint.rollback()
-
-
-def test_a_worker_of_uvicorn_knows_that_it_is_one() -> None:
-    started_as_by_uvicorn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=started_as_by_uvicorn) as workers:
-        assert workers.submit(eval, "__import__('kit.sqlite').sqlite.IS_WORKER").result()
-    assert not sqlite.IS_WORKER
-    assert isinstance(get_subprocess(Config("app:app"), print, []), BaseProcess)

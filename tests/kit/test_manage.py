@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from kit import schema
-from kit.db import Database
+from kit.db import Database, ending
 from kit.manage import command_line
+from kit.outbox import OutboxEntry
 from kit.sqlite import SQLITE
 from settings import Settings
 
@@ -102,10 +104,33 @@ def test_the_database_of_another_program_is_refused_with_a_sentence(
     assert failed(command("migrate")).startswith("The database has tables of another program")
 
 
+def test_the_outbox_is_listed_and_what_was_given_up_is_tried_again(
+    command: Callable[..., Result], settings: Settings
+) -> None:
+    command("migrate")
+    empty = command("outbox").stdout
+    at = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+    with closing(Database(settings)) as database, ending(database.write()) as session:
+        given_up = OutboxEntry(kind="welcome", payload={"email": "max"}, attempts=8, error="OSError", given_up_at=at)
+        session.add_all(
+            [given_up, OutboxEntry(kind="note", payload={}, due_at=at), OutboxEntry(kind="x", payload={}, done_at=at)]
+        )
+    listed = command("outbox").stdout, command("outbox").stdout
+    retried = command("outbox", "--retry").stdout
+
+    waiting = "2 note {}, due at 2026-01-31 09:30 UTC, attempts: 0\n"
+    assert empty == "Nothing waits in the outbox, and nothing was given up.\n"
+    assert listed == 2 * (
+        '1 welcome {"email": "max"}, given up at 2026-01-31 09:30 UTC, attempts: 8: OSError\n' + waiting,
+    )
+    assert retried.startswith('1 welcome {"email": "max"}, due at ')
+    assert retried.endswith(f"UTC, attempts: 0: OSError\n{waiting}")
+
+
 def test_every_command_explains_itself(command: Callable[..., Result]) -> None:
     overview = command("--help").stdout
 
     assert "Look after a House database." in overview
-    for name in ("migrate", "downgrade", "revision"):
+    for name in ("migrate", "downgrade", "revision", "outbox"):
         assert name in overview
         assert command(name, "--help").exit_code == 0

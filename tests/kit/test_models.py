@@ -27,6 +27,7 @@ from kit.models import (
     clock_at,
     digest,
     folded,
+    moments_of,
     normalized_email,
     now,
 )
@@ -114,6 +115,12 @@ def test_a_day_is_iso_text(subtests: pytest.Subtests) -> None:
     for given in ("0", "2026-02-29", "2026-1-1", "20260131", "2026-01-31T00:00:00", "1790000000", " 2026-01-31", 0, ""):
         with subtests.test(str(given)):
             assert "date" in refusal(Day, given)
+
+
+def test_the_moments_of_a_day_are_there_on_the_last_day_too() -> None:
+    first, last = moments_of(date(9999, 12, 31))
+
+    assert (first.isoformat(), last.isoformat()) == ("9999-12-31T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00")
 
 
 def test_an_id_is_plain_digits_of_64_bits() -> None:

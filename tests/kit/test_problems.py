@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from kit import problems
 from kit.problems import BROKEN_CONSTRAINTS, Conflict, Invalid, NotFound, Problem, RateLimited, TooManyAttempts
 from kit.routing import Router
+from kit.schema import require_known_constraints
 
 KINDS = {kind.__name__: kind for _, kind in inspect.getmembers(problems, inspect.isclass) if issubclass(kind, Problem)}
 
@@ -113,5 +114,10 @@ def test_a_problem_is_that_of_the_constraint_that_it_names_and_its_heirs_are_not
     class RedChairTaken(ChairTaken):
         """409: it is red."""
 
+    with pytest.raises(
+        TypeError, match=r"^ChairTaken.constraint is 'uq_chair_of_this_test', which no table has; .* ck_"
+    ):
+        require_known_constraints()
     assert BROKEN_CONSTRAINTS.pop("uq_chair_of_this_test") is ChairTaken
+    require_known_constraints()
     assert RedChairTaken not in BROKEN_CONSTRAINTS.values()

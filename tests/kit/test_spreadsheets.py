@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import anyio
 import pytest
-from fastapi import UploadFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,7 +30,6 @@ from kit.spreadsheets import (
     MAX_MESSAGES,
     MAX_ROWS,
     Export,
-    ImportForm,
     ImportReport,
     Records,
     import_records,
@@ -69,7 +67,7 @@ class RoomRow(BaseModel):
 
 def read(content: str | bytes) -> Records:
     file = content.encode() if isinstance(content, str) else content
-    return read_records(ImportForm(file=UploadFile(io.BytesIO(file), size=len(file))), RoomRow, "name")
+    return read_records(io.BytesIO(file), len(file), RoomRow, "name")
 
 
 def rows_in(content: str | bytes) -> list[dict[str, Any]]:
@@ -300,11 +298,11 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read() -> None:
 
 def test_the_upload_stays_open_whatever_becomes_of_it() -> None:
     for content in (b"name,seats\r\nHall,1\r\n", b"", b"\xff"):
-        form = ImportForm(file=UploadFile(io.BytesIO(content), size=len(content)))
+        file = io.BytesIO(content)
         with suppress(Invalid):
-            read_records(form, RoomRow, "name")
+            read_records(file, len(content), RoomRow, "name")
 
-        assert not form.file.file.closed
+        assert not file.closed
 
 
 # Import: a record is wrong
@@ -374,11 +372,11 @@ HOSTILE: list[tuple[str, bytes, str]] = [
 
 @pytest.mark.parametrize(("content", "message"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
 def test_a_hostile_file_is_refused_quickly_and_in_little_memory(content: bytes, message: str) -> None:
-    form = ImportForm(file=UploadFile(io.BytesIO(content), size=len(content)))
+    file = io.BytesIO(content)
     tracemalloc.start()
     began = process_time()
     try:
-        said = [error.message for error in read_records(form, RoomRow, "name").errors]
+        said = [error.message for error in read_records(file, len(content), RoomRow, "name").errors]
     except Invalid as refused:
         said = [error["msg"] for error in refused.errors]
     seconds, (_, peak) = process_time() - began, tracemalloc.get_traced_memory()
