@@ -24,7 +24,7 @@ RUNTIME = {
     "email-validator": "what an e-mail address is; pydantic asks for it",
     "fastapi": "the framework",
     "fastapi-cli": "`fastapi dev` and `fastapi run`; brings uvicorn",
-    "jinja2": "the text and the HTML of mail, escaped",
+    "jinja2": "pages and mail, escaped",
     "limits": "moving windows, in memory and in Redis",
     "loguru": "the log",
     "psycopg": "PostgreSQL",
@@ -34,6 +34,7 @@ RUNTIME = {
     "python-multipart": "forms and uploads; FastAPI asks for it",
     "sqlmodel": "tables and schemas",
     "typer": "the command line",
+    "tzdata": "time zones for pages, where the system has none",
 }
 MOST_PACKAGES = 52  # with all that these bring along, on every platform; one more should not come unnoticed
 OPTIONAL = {"redis": {"redis": "one count of rates for several machines"}}

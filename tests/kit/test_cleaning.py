@@ -17,6 +17,7 @@ from kit.idempotency import IdempotencyKey
 from kit.models import Table, clock_at, now
 from kit.outbox import OutboxEntry
 from kit.sessions import FailedSignIn, LoginSession, PasswordReset
+from kit.spreadsheets import Upload
 from models import User, UserRegister
 from settings import Settings
 from tests.conftest import MakeApp
@@ -47,22 +48,27 @@ def outbox_entry(_: int, end: datetime) -> Table:
     return OutboxEntry(kind="note", payload={}, done_at=end - 7 * DAY)
 
 
+def upload(user_id: int, end: datetime) -> Table:
+    return Upload(user_id=user_id, name="list.csv", content=b"", created_at=end - timedelta(hours=1))
+
+
 ROWS: dict[type[Table], Row] = {
     LoginSession: login_session,
     FailedSignIn: failed_sign_in,
     PasswordReset: password_reset,
     IdempotencyKey: idempotency_key,
     OutboxEntry: outbox_entry,
+    Upload: upload,
 }
 
 
 def add_rows(session: Session) -> None:
     """Of each kind one that ended a minute ago, and one that ends in a minute."""
-    body = UserRegister(email="zoe@example.com", full_name="Zoe", password="Correct-horse-1")
-    user_id = User.create(session, body, "hash").id
-    for row in ROWS.values():
-        for end in (now() - 60 * SECOND, now() + 60 * SECOND):
-            session.add(row(user_id, end))
+    ends = {"zoe": now() - 60 * SECOND, "yan": now() + 60 * SECOND}
+    for name, end in ends.items():
+        body = UserRegister(email=f"{name}@example.com", full_name=name, password="Correct-horse-1")
+        user_id = User.create(session, body, "hash").id
+        session.add_all(row(user_id, end) for row in ROWS.values())
 
 
 def fill(app: App) -> None:

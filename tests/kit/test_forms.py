@@ -306,7 +306,7 @@ def test_after_a_conflict_both_values_are_shown_and_saving_again_means_it() -> N
 # Where to go back
 
 
-@pytest.mark.parametrize("path", ["/", "/items?q=a&page=2", "/items/5#history"])
+@pytest.mark.parametrize("path", ["/", "/rooms?q=a&page=2", "/rooms/5#history"])
 def test_a_path_of_this_app_is_kept(path: str) -> None:
     assert local_path(path) == path
 
@@ -320,6 +320,6 @@ def test_what_could_lead_elsewhere_is_not(path: str) -> None:
 
 
 def test_the_way_back_is_to_one_page_with_a_query_of_its_own() -> None:
-    assert sent(back="/items?q=a").path("back", "/items") == "/items?q=a"
-    assert sent(back="/orders").path("back", "/items") == "/items"
-    assert sent().path("back", "/items") == "/items"
+    assert sent(back="/rooms?q=a").path("back", "/rooms") == "/rooms?q=a"
+    assert sent(back="/halls").path("back", "/rooms") == "/rooms"
+    assert sent().path("back", "/rooms") == "/rooms"

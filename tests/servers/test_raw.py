@@ -129,5 +129,5 @@ def test_one_request_is_one_line_of_the_log_whatever_is_in_it(server: Server) ->
     lines = [json.loads(line) for line in server.log.split("\n")[before:] if line]
 
     assert len(lines) == 25
-    assert {(line["status"], line["level"]) for line in lines} == {(404, "INFO")}
+    assert {(line["status"], line["level"]) for line in lines} == {(404, "INFO"), (401, "INFO")}
     assert all(re.fullmatch("[0-9a-f]{32}", line["request_id"]) for line in lines)
