@@ -631,6 +631,12 @@ class OrderUpdate(RequestBody):
     status: FinalStatus
 
 
+class OrdersToFulfil(RequestBody):
+    """Orders that are to be fulfilled together."""
+
+    orders: Annotated[list[Id], Field(max_length=100)]
+
+
 class OrderLinePublic(SQLModel):
     """One line of an order, with the name and the price of the moment of ordering."""
 
