@@ -36,18 +36,16 @@ from kit.lists import (
 from kit.models import BIGGEST_ID, Digits, Id, folded
 from kit.pages import Menu, PageRouter, See, back_to, cookie, visit_of
 from kit.pages import Page as PageShown
-from kit.previews import SHOWN, Preview, WaitingFile, checked_file
+from kit.previews import SHOWN, CheckedFile, Preview, Upload, WaitingFile, checked_file
 from kit.routing import Prepared, ReadsIf, Router
 from kit.spreadsheets import (
     CSV,
     FORM_OVERHEAD,
     MAX_BYTES,
-    CheckedFile,
     Export,
     ImportForm,
     ImportReport,
     Records,
-    Upload,
     error_list,
     import_records,
     read_records,
