@@ -36,18 +36,16 @@ from kit.lists import (
 from kit.models import BIGGEST_ID, Digits, Id, folded
 from kit.pages import Menu, PageRouter, See, back_to, cookie, visit_of
 from kit.pages import Page as PageShown
-from kit.previews import SHOWN, Preview, WaitingFile, checked_file
+from kit.previews import SHOWN, CheckedFile, Preview, Upload, WaitingFile, checked_file
 from kit.routing import Prepared, ReadsIf, Router
 from kit.spreadsheets import (
     CSV,
     FORM_OVERHEAD,
     MAX_BYTES,
-    CheckedFile,
     Export,
     ImportForm,
     ImportReport,
     Records,
-    Upload,
     error_list,
     import_records,
     read_records,
@@ -275,11 +273,13 @@ def _waiting(request: Request, admin: Principal) -> Callable[[], WaitingFile | N
 @pages.get("/items/import")
 def show_import(admin: AdminUser) -> PageShown:
     """Ask for a file."""
-    form = Form(ImportForm, labels={"file": "A file with comma-separated values (CSV)"})
+    too_large = {"BODY_TOO_LARGE": "This file is larger than 16 MiB. Split it, and import one part after the other."}
+    form = Form(ImportForm, labels={"file": "A file with comma-separated values (CSV)"}, problems=too_large)
     return PageShown("items/import.html", form=form)
 
 
-@pages.post("/items/import", max_body_size=MAX_BYTES + FORM_OVERHEAD)
+# What is somewhat too large is read all the same, to say so on the page; a browser would only see a broken connection.
+@pages.post("/items/import", max_body_size=2 * MAX_BYTES)
 def take_file(
     sent: SentForm, file: Annotated[CheckedFile, Prepared(_chosen)], admin: AdminUser, session: WriteSession
 ) -> See:

@@ -3,19 +3,91 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 from zlib import compress, decompress
 
 from pydantic import BaseModel
+from sqlalchemy import ColumnElement, delete
+from sqlmodel import Field, Session, col
 from starlette.datastructures import UploadFile
 
 from kit.db import Database
+from kit.forms import cents_of, in_words
+from kit.models import BigInt, Table, folded, now, upsert
 from kit.problems import Conflict
-from kit.spreadsheets import CheckedFile, ImportReport, Records, Upload, read_records
+from kit.spreadsheets import ImportReport, Reader, Records, original, read_records
 from kit.strict import FORBIDDEN_TEXT
 
+CENTS = "_cents"
 SHOWN = 200  # rows and wrong lines that a page shows
+
+
+class Upload(Table, table=True):
+    """The file that somebody wants to import, between its preview and the import; each person has one at most."""
+
+    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", primary_key=True, sa_type=BigInt)
+    name: str
+    content: bytes
+    """Compressed by zlib."""
+    created_at: datetime = Field(default_factory=now, index=True)
+
+    @classmethod
+    def expired(cls) -> ColumnElement[bool]:
+        """Files are kept for an hour."""
+        return col(cls.created_at) < now() - timedelta(hours=1)
+
+    @classmethod
+    def keep(cls, session: Session, user_id: int, file: "CheckedFile") -> None:
+        """Keep a file in place of the one that this person chose before."""
+        values = {"name": file.name, "content": file.content, "created_at": now()}
+        statement = upsert(session, cls).values(user_id=user_id, **values)
+        session.connection().execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
+
+    @classmethod
+    def forget(cls, session: Session, user_id: int) -> None:
+        """Delete the file that this person chose."""
+        session.connection().execute(delete(cls).where(col(cls.user_id) == user_id))
+
+
+class CheckedFile(NamedTuple):
+    """A file that can be read as a table, and whatever may be wrong with single rows of it."""
+
+    name: str
+    content: bytes
+    """Compressed by zlib."""
+
+
+class ReaderForPeople(Reader):
+    """Takes `Reorder level` for `reorder_level`, and `Price`, with amounts such as 12.50, for `price_cents`."""
+
+    def __init__(self, text: io.TextIOWrapper, row: type[BaseModel], key: str) -> None:
+        super().__init__(text, row, key)
+        self.amounts: set[str] = {name for name in row.model_fields if name.endswith(CENTS)}
+
+    def column(self, cell: str) -> str:
+        """The field for which a cell of the header stands, in whatever case."""
+        column = folded(cell).replace(" ", "_")
+        if column in self.amounts:
+            self.amounts.remove(column)  # the file has cents
+        return f"{column}{CENTS}" if f"{column}{CENTS}" in self.amounts else column
+
+    def called(self, column: str) -> str:
+        """What a column is called on pages."""
+        return (column.removesuffix(CENTS) if column in self.amounts else column).replace("_", " ")
+
+    def text_of(self, column: str, cell: str) -> str:
+        """What stands in a cell, with cents for an amount."""
+        plain = original(cell)
+        return str(cents_of(plain) or plain) if column in self.amounts else plain
+
+    def words(self, fault: Any) -> str:
+        """What is wrong with a cell, in words for people."""
+        is_amount = fault["loc"][0] in self.amounts
+        if fault["type"] == "int_parsing" and not is_amount:
+            return "Enter a whole number in digits alone"
+        return in_words(self.row, fault, amounts=is_amount)
 
 
 class ImportChanged(Conflict):
@@ -31,7 +103,7 @@ def checked_file(upload: UploadFile, row: type[BaseModel], key: str) -> CheckedF
         BodyTooLarge: the file is larger than 16 MiB.
         Invalid: it has no header, a wrong one, too many rows, or is not UTF-8.
     """
-    read_records(upload.file, upload.size or 0, row, key, for_people=True)
+    read_records(upload.file, upload.size or 0, row, key, ReaderForPeople)
     upload.file.seek(0)
     return CheckedFile(FORBIDDEN_TEXT.sub("", upload.filename or "")[:100], compress(upload.file.read(), 1))
 
@@ -52,7 +124,7 @@ class WaitingFile:
         if upload is None:
             return None
         content = decompress(upload.content)
-        records = read_records(io.BytesIO(content), len(content), row, key, for_people=True)
+        records = read_records(io.BytesIO(content), len(content), row, key, ReaderForPeople)
         return cls(upload.name, sha256(content).digest(), records)
 
 

@@ -159,6 +159,7 @@ class BodyTooLarge(Problem):
 
     status = 413
     detail = "The body is too large."
+    for_people = "This is too large to be taken in; nothing was saved."
 
 
 class Invalid(Problem):

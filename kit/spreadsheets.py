@@ -8,22 +8,19 @@ import io
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, BinaryIO, NamedTuple, cast, get_origin
+from typing import Any, BinaryIO, cast, get_origin
 
 from fastapi import Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import ColumnElement, delete
 from sqlalchemy import select as select_columns
-from sqlmodel import Field, Session, SQLModel, col
+from sqlmodel import Session, SQLModel
 
 from kit.audit import Audited, change_many, create_many
 from kit.bulk import among
 from kit.db import Database, lock_table
 from kit.errors import Responses
-from kit.forms import cents_of, in_words
-from kit.models import BigInt, Table, Versioned, folded, now, upsert
+from kit.models import Versioned, folded
 from kit.problems import BodyTooLarge, Invalid
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -32,7 +29,6 @@ MAX_ROWS = 100_000
 MAX_MESSAGES = 1_000
 BATCH = 1_000
 MAX_RECORD = 256 * 1024  # characters
-CENTS = "_cents"
 PREFIX = "Value error, "  # pydantic's, before the words of our own
 
 # What a spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection), also behind quotes
@@ -130,41 +126,6 @@ class ImportReport(BaseModel):
     errors: list[RowError] = []
 
 
-class Upload(Table, table=True):
-    """The file that somebody wants to import, between its preview and the import; each person has one at most."""
-
-    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", primary_key=True, sa_type=BigInt)
-    name: str
-    content: bytes
-    """Compressed by zlib."""
-    created_at: datetime = Field(default_factory=now, index=True)
-
-    @classmethod
-    def expired(cls) -> ColumnElement[bool]:
-        """Files are kept for an hour."""
-        return col(cls.created_at) < now() - timedelta(hours=1)
-
-    @classmethod
-    def keep(cls, session: Session, user_id: int, file: "CheckedFile") -> None:
-        """Keep a file in place of the one that this person chose before."""
-        values = {"name": file.name, "content": file.content, "created_at": now()}
-        statement = upsert(session, cls).values(user_id=user_id, **values)
-        session.connection().execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
-
-    @classmethod
-    def forget(cls, session: Session, user_id: int) -> None:
-        """Delete the file that this person chose."""
-        session.connection().execute(delete(cls).where(col(cls.user_id) == user_id))
-
-
-class CheckedFile(NamedTuple):
-    """A file that can be read as a table, and whatever may be wrong with single rows of it."""
-
-    name: str
-    content: bytes
-    """Compressed by zlib."""
-
-
 @dataclass
 class Records:
     """The records of a file that are right, as tuples, which take little memory, and what is wrong with the others."""
@@ -174,11 +135,13 @@ class Records:
     errors: list[RowError] = field(default_factory=list[RowError])
 
 
-def read_records(file: BinaryIO, size: int, row: type[BaseModel], key: str, *, for_people: bool = False) -> Records:
+def read_records(
+    file: BinaryIO, size: int, row: type[BaseModel], key: str, reader: "type[Reader] | None" = None
+) -> Records:
     """Read and check a whole file; takes seconds for the largest one, so do it before anything is locked.
 
-    `row` says what a record is; by its field `key` each must differ from all others, without case. `for_people` takes
-    columns by their names on pages, too, with amounts for cents, and says in words for people what is wrong.
+    `row` says what a record is; by its field `key` each must differ from all others, without case. Another `reader` may
+    take more names of columns, and say what is wrong in other words.
 
     Raises:
         BodyTooLarge: the file is larger than 16 MiB.
@@ -188,7 +151,7 @@ def read_records(file: BinaryIO, size: int, row: type[BaseModel], key: str, *, f
         raise BodyTooLarge
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        return (_ReaderForPeople if for_people else _Reader)(text, row, key).read()
+        return (reader or Reader)(text, row, key).read()
     except UnicodeDecodeError:
         raise _wrong_file("Save the file as UTF-8") from None
     except csv.Error as error:
@@ -197,7 +160,9 @@ def read_records(file: BinaryIO, size: int, row: type[BaseModel], key: str, *, f
         text.detach()  # or closing the wrapper would close the upload, which is FastAPI's to close
 
 
-class _Reader:
+class Reader:
+    """Reads the records of one file."""
+
     def __init__(self, text: io.TextIOWrapper, row: type[BaseModel], key: str) -> None:
         self.text = text
         self.row = row
@@ -207,6 +172,7 @@ class _Reader:
         self.size = 0  # of the record that is being read, in characters
 
     def read(self) -> Records:
+        """Every record, those that are wrong included; what is wrong with the whole file is raised."""
         header_line = self.text.readline(MAX_RECORD)
         delimiter = ";" if header_line.count(";") > header_line.count(",") else ","
         header = list(csv.reader([header_line], delimiter=delimiter))
@@ -242,7 +208,9 @@ class _Reader:
             return f"It has {len(record)} cells, and the header has {len(columns)}"
         if any("\0" in cell for cell in record):
             return "It must not have NUL characters"
-        cells: dict[str, Any] = {column: self._read(column, cell) for column, cell in zip(columns, record, strict=True)}
+        cells: dict[str, Any] = {
+            column: self.text_of(column, cell) for column, cell in zip(columns, record, strict=True)
+        }
         for column in columns:
             if get_origin(self.row.model_fields[column].annotation) is list:
                 cells[column] = [part for part in cells[column].split(";") if part.strip(" ")]
@@ -250,10 +218,10 @@ class _Reader:
             row = self.row.model_validate(cells)
         except ValidationError as error:
             faults = error.errors(include_input=False)
-            return "; ".join(f"{self._called(str(fault['loc'][0]))}: {self._words(fault)}" for fault in faults)
+            return "; ".join(f"{self.called(str(fault['loc'][0]))}: {self.words(fault)}" for fault in faults)
         key = folded(getattr(row, self.key))
         if key in self.keys:
-            return f"{self._called(self.key)}: It stands in this file twice"
+            return f"{self.called(self.key)}: It stands in this file twice"
         self.keys.add(key)
         self.found.values.append(tuple(getattr(row, column) for column in columns))
         return ""
@@ -263,9 +231,9 @@ class _Reader:
             self.found.errors.append(RowError(line=line, message=message))
 
     def _checked_header(self, cells: list[str]) -> list[str]:
-        columns = [self._column(cell.strip()) for cell in cells]
+        columns = [self.column(cell.strip()) for cell in cells]
         fields = self.row.model_fields
-        known = ", ".join(map(self._called, fields))
+        known = ", ".join(map(self.called, fields))
         if not any(columns):
             raise _wrong_file(f"Begin the file with a header of {known}")
         for column in columns:
@@ -275,53 +243,26 @@ class _Reader:
                 raise _wrong_file(f"The column {column!r} stands in the header twice")
         required = {name for name, found in fields.items() if found.is_required()}
         if missing := required - set(columns):
-            raise _wrong_file(f"The column {self._called(min(missing))!r} is missing; the columns are {known}")
+            raise _wrong_file(f"The column {self.called(min(missing))!r} is missing; the columns are {known}")
         return columns
 
-    # What differs between programs and people
+    # What another reader does otherwise
 
-    def _column(self, cell: str) -> str:
+    def column(self, cell: str) -> str:
         """The field for which a cell of the header stands."""
         return cell
 
-    def _called(self, column: str) -> str:
+    def called(self, column: str) -> str:
         """What a column is called."""
         return column
 
-    def _read(self, column: str, cell: str) -> str:
+    def text_of(self, column: str, cell: str) -> str:
         """What stands in a cell."""
         return original(cell)
 
-    def _words(self, fault: Any) -> str:
+    def words(self, fault: Any) -> str:
         """What is wrong with a cell."""
         return str(fault["msg"]).removeprefix(PREFIX)
-
-
-class _ReaderForPeople(_Reader):
-    """Takes `Reorder level` for `reorder_level`, and `Price`, with amounts such as 12.50, for `price_cents`."""
-
-    def __init__(self, text: io.TextIOWrapper, row: type[BaseModel], key: str) -> None:
-        super().__init__(text, row, key)
-        self.amounts: set[str] = {name for name in row.model_fields if name.endswith(CENTS)}
-
-    def _column(self, cell: str) -> str:
-        column = folded(cell).replace(" ", "_")
-        if column in self.amounts:
-            self.amounts.remove(column)  # the file has cents
-        return f"{column}{CENTS}" if f"{column}{CENTS}" in self.amounts else column
-
-    def _called(self, column: str) -> str:
-        return (column.removesuffix(CENTS) if column in self.amounts else column).replace("_", " ")
-
-    def _read(self, column: str, cell: str) -> str:
-        plain = original(cell)
-        return str(cents_of(plain) or plain) if column in self.amounts else plain
-
-    def _words(self, fault: Any) -> str:
-        is_amount = fault["loc"][0] in self.amounts
-        if fault["type"] == "int_parsing" and not is_amount:
-            return "Enter a whole number in digits alone"
-        return in_words(self.row, fault, amounts=is_amount)
 
 
 def import_records(
