@@ -257,6 +257,7 @@ def _goes_without_saying(entry: AuditEntry, field: str, tables: Tables, names: N
 
 def _typed(value: Any, entity: str, field: str, tables: Tables, names: Names) -> Any:
     column = _column(tables, entity, field)
+    kind = getattr(column.type, "impl", column.type) if column is not None else None
     match value:
         case bool() | None:
             return value
@@ -264,10 +265,10 @@ def _typed(value: Any, entity: str, field: str, tables: Tables, names: Names) ->
             return Cents(value)
         case int() if referred := _referred(tables, entity, field):
             return names.get((referred, value)) or f"{referred.replace('_', ' ')} {value}"
-        case str() if column is not None and isinstance(column.type, DateTime):
+        case str() if isinstance(kind, DateTime):
             moment = datetime.fromisoformat(value)
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        case str() if column is not None and isinstance(column.type, Date):
+        case str() if isinstance(kind, Date):
             return date.fromisoformat(value)
         case list():
             return [_typed(one, entity, "", tables, names) for one in cast(list[Any], value)]

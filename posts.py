@@ -137,7 +137,6 @@ def delete_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: Writ
 
 # Pages
 
-POST_LABELS = {"content": "Text"}
 COMMENT_LABELS = {"content": "Your comment"}
 
 
@@ -152,7 +151,7 @@ def show_posts(
 @pages.get("/posts/new")
 def show_new_post(user: CurrentUser) -> Page:
     """Ask what everybody should read."""
-    return Page("posts/new.html", form=Form(PostCreate, labels=POST_LABELS))
+    return Page("posts/new.html", form=Form(PostCreate))
 
 
 @pages.post("/posts/new")
@@ -177,7 +176,7 @@ def show_post(post_id: Id, cursor: CursorPaging, user: CurrentUser, session: Rea
 def show_post_to_edit(post_id: Id, user: CurrentUser, session: ReadSession) -> Page:
     """Show one's own post in a form."""
     post = get_post(post_id, user, session).require_owner(user)
-    return Page("posts/edit.html", post=post, form=Form(PostUpdate, post, labels=POST_LABELS))
+    return Page("posts/edit.html", post=post, form=Form(PostUpdate, post))
 
 
 @pages.post("/posts/{post_id}/edit")

@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from kit.app import App
+from kit.audit import record
+from kit.db import ending
+from models import Item
 from tests.people import Person, Row, place
 from tests.visitors import Visitor
 
@@ -58,6 +62,15 @@ def test_yes_and_no_are_said(visit: Visit, ada: Person, max: Person) -> None:
     ada.patch(f"/users/{max.id}", {"is_active": False})
 
     assert "Ada set active to no for user Max" in visit(ada).get("/audit").text
+
+
+def test_a_time_is_said_in_the_zone_of_the_reader(visit: Visit, app: App, ada: Person) -> None:
+    with ending(app.state.database.write()) as session:
+        record(session, "update", Item, [(1, {"created_at": ["2026-01-02T03:04:05Z", "2026-07-02T03:04:05Z"]})])
+    visitor = visit(ada)
+    visitor.cookies["zone"] = "Europe/Berlin"
+
+    assert "Created at was 2 Jan 2026, 04:04 is now 2 Jul 2026, 05:04" in visitor.get("/audit").text
 
 
 def test_what_is_deleted_is_named_and_leads_nowhere(visit: Visit, ada: Person, lamp: Row) -> None:
