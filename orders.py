@@ -34,6 +34,7 @@ from models import (
     OrderNotPending,
     OrderPublic,
     OrderStatus,
+    OrdersToFulfil,
     OrderUpdate,
     OutOfStock,
     Principal,
@@ -107,7 +108,6 @@ def update_order(
 
 ROW_ID = re.compile("[1-9][0-9]{0,18}")
 COUNT = re.compile("[0-9]{0,5}")
-NOT_PENDING = "The others were not pending any more."
 # What these problems mean to somebody who looks at what they are about to order.
 SAID = {
     "ITEM_NOT_FOUND": "Something in your order is not there any more. It was taken out; look at the rest once more.",
@@ -162,12 +162,17 @@ def show_orders(
 @pages.post("/orders")
 def fulfil_orders(sent: SentForm, admin: AdminUser, session: WriteSession) -> See:
     """Fulfil the orders that were ticked; those that somebody else closed meanwhile stay as they are."""
-    ticked = {int(text) for text in sent.texts("order") if ROW_ID.fullmatch(text) and int(text) <= BIGGEST_ID}
-    count, back = len(Order.fulfil_pending(session, ticked)), sent.path("back", "/orders")
-    said = f"{count} {'order was' if count == 1 else 'orders were'} fulfilled."
-    if not ticked:
-        return See(back, "Tick the orders that you want to fulfil.", wrong=True)
-    return See(back, said if count == len(ticked) else f"{said} {NOT_PENDING}", wrong=count < len(ticked))
+    ticked = [int(text) for text in sent.texts("order") if ROW_ID.fullmatch(text) and int(text) <= BIGGEST_ID]
+    wanted = {*sent.checked(OrdersToFulfil, {"orders": ticked}).orders}
+    count, back = len(Order.fulfil_pending(session, wanted)), sent.path("back", "/orders")
+    return See(back, _what_was_fulfilled(count, wanted), wrong=not wanted or count < len(wanted))
+
+
+def _what_was_fulfilled(count: int, wanted: set[int]) -> str:
+    if not wanted:
+        return "Tick the orders that you want to fulfil."
+    said = f"{count or 'No'} {'order was' if count == 1 else 'orders were'} fulfilled."
+    return said if count == len(wanted) else f"{said} What else you ticked was not pending any more."
 
 
 @pages.get("/orders/{order_id}")

@@ -268,7 +268,7 @@ def problem_page(request: Request, problem: Problem) -> Response:
 def _frame(request: Request, visit: Visit) -> dict[str, Any]:
     """What every template knows."""
     path: str = request.scope["path"]
-    person: Any = visit.person
+    person: Any = visit.person or request.scope["state"].get("caller")
     problem = visit.problem
     entries = [
         {

@@ -139,10 +139,11 @@ def test_every_module_of_the_kit_is_in_its_readme() -> None:
     assert len(re.findall("^## (Start|Data|Requests|Answers|People)$", readme, re.MULTILINE)) == 5
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_every_command_is_documented() -> None:
     commands = get_group(manage.app).commands
 
-    assert [name for name in commands if f"| `uv run manage.py {name}" not in README] == []
+    listed = (ROOT / "docs" / "production.md").read_text()
+    assert [name for name in commands if f"| `uv run manage.py {name}" not in listed] == []
 
 
 def test_every_error_code_that_the_api_documents_is_listed_unless_a_noun_was_added(app: App) -> None:
@@ -169,9 +170,10 @@ def test_every_error_code_that_the_api_documents_is_listed_unless_a_noun_was_add
 
 
 @pytest.mark.slow
-def test_the_first_five_minutes_work_as_pasted(copy: Path) -> None:
+def test_the_lines_for_the_api_work_as_pasted(copy: Path) -> None:
     missing.program("curl")
-    script = "".join(lines for kind, lines in blocks("The first five minutes") if kind == "sh")
+    found = blocks_of((ROOT / "docs" / "api.md").read_text())
+    script = "".join(lines for kind, lines in found if kind == "sh")
 
     with server(copy) as address:
         output = run(script.replace("http://localhost:8000", address), copy)
@@ -219,7 +221,7 @@ SWEEPS = [f"tests/sweeps/test_{name}.py" for name in ("access", "cost", "openapi
 def apply(copy: Path, blocks: list[tuple[str, str]]) -> None:
     """Do what the blocks of a recipe say."""
     for kind, lines in blocks:
-        {"python": write, "diff": patch, "sh": run_in}[kind.split()[0]](copy, kind, lines)
+        {"python": write, "html": write, "diff": patch, "sh": run_in}[kind.split()[0]](copy, kind, lines)
 
 
 def assert_all_is_well(copy: Path, *tests: str, about: str) -> None:
@@ -238,8 +240,12 @@ def take_the_stock_out(copy: Path) -> None:
     text = section("The stock out")
     for name in re.findall(r"`([^`]+\.py)`", text):
         folder = "migrations/versions/" if name.startswith("*") else ""
-        for path in copy.glob(folder + name) if name not in ("models.py", "app.py", "manage.py") else ():
+        for path in copy.glob(folder + name) if name not in ("models.py", "app.py", "manage.py", "*_pages.py") else ():
             path.unlink()
+    for name in re.findall(r"`([^`]+)/`", text):
+        shutil.rmtree(copy / name)
+    [migration] = copy.glob("migrations/versions/*_pages.py")
+    migration.write_text(migration.read_text().replace('"orders"', '"notifications"'))
     models = (copy / "models.py").read_text()
     for title in re.findall(r"the sections (\w+) and (\w+) of `models.py`", text)[0]:
         models = re.sub(rf"\n# {title}\n.*?(?=\n# [A-Z][\w ]+\n\n)", "", models, count=1, flags=re.DOTALL)
@@ -258,17 +264,19 @@ def take_the_stock_out(copy: Path) -> None:
 def write(copy: Path, kind: str, lines: str) -> None:
     """Make the file that a block is titled with, or add the block to its end."""
     path = copy / kind.split('"')[1]
+    path.parent.mkdir(exist_ok=True)
     existing = f"{path.read_text()}\n\n" if path.exists() else ""
     path.write_text(existing + lines)
 
 
 def patch(copy: Path, kind: str, lines: str) -> None:
-    """Change the file that a block is titled with."""
+    """Change the file that a block is titled with; `…` stands for lines in between."""
     path = copy / kind.split('"')[1]
-    before = "".join(line[1:] for line in lines.splitlines(keepends=True) if not line.startswith("+"))
-    after = "".join(line[1:] for line in lines.splitlines(keepends=True) if not line.startswith("-"))
-    assert before in path.read_text(), f"{path.name} does not have these lines:\n{before}"
-    path.write_text(path.read_text().replace(before, after))
+    for part in lines.split("…\n"):
+        before = "".join(line[1:] for line in part.splitlines(keepends=True) if not line.startswith("+"))
+        after = "".join(line[1:] for line in part.splitlines(keepends=True) if not line.startswith("-"))
+        assert before in path.read_text(), f"{path.name} does not have these lines:\n{before}"
+        path.write_text(path.read_text().replace(before, after))
 
 
 def run_in(copy: Path, _kind: str, lines: str) -> None:
