@@ -1,28 +1,32 @@
 """The route of the audit; what is written, and when, is in `kit/audit.py`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import takewhile
 from typing import Annotated, Any, NamedTuple, cast
 
-from fastapi import Query
-from sqlalchemy import Date, DateTime, literal, union_all
+from fastapi import Query, Request
+from sqlalchemy import Date, DateTime, desc, literal, union_all
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col
 from sqlmodel.sql.expression import SelectOfScalar
 
 from auth import AdminUser
-from kit.audit import Audited, AuditedEntity, AuditEntry, AuditEntryPublic
+from kit.audit import Audited, AuditedEntity, AuditEntry, AuditEntryPublic, audited_entities
 from kit.db import ReadSession
 from kit.forms import label_of
 from kit.lists import CursorPage, CursorPageOf, CursorPaging, CursorRequest, Filters, cached_statement, rows_of
-from kit.models import Entity, Id
+from kit.models import Entity, Id, folded
+from kit.pages import Menu, Page, PageRouter
 from kit.rendering import Cents
 from kit.routing import Router
+from models import User
 from settings import API
 
 router = Router(prefix=f"{API}/audit", tags=["audit"])
+pages = PageRouter(Menu("Audit", "/audit", "history", for_admins=True))
 
 
 class AuditFilters(Filters):
@@ -46,6 +50,56 @@ def list_audit_entries(
     return cursor.of(session, AuditEntry, filters.entries())
 
 
+# Pages
+
+
+@pages.get("/audit")
+def show_audit(
+    request: Request,
+    cursor: CursorPaging,
+    filters: Annotated[AuditFilters, Query()],
+    admin: AdminUser,
+    session: ReadSession,
+) -> Page:
+    """Show who changed what, the newest first, by thing and person."""
+    entries = list_audit_entries(cursor, filters, admin, session)
+    changes = [*zip(entries.items, in_words(session, entries.items), strict=True)]
+    shown: dict[str, Any] = {"paths": _paths(session, request.app.page_routes, entries.items), "changes": changes}
+    shown |= {"people": _people(session, filters.actor_id), "entities": audited_entities()}
+    return Page("audit/list.html", next_cursor=entries.next_cursor, filters=filters, cursor=cursor, gone=GONE, **shown)
+
+
+def _people(session: Session, chosen: int | None) -> list[tuple[int, str]]:
+    """Whom one can choose, by their names, and who is chosen; one statement."""
+    by_name = select_columns(col(User.id), col(User.full_name))
+    by_name = by_name.order_by(desc(col(User.id) == (chosen or 0)), User.full_name_key, col(User.id)).limit(PEOPLE)
+    found = [(row.id, row.full_name) for row in session.connection().execute(by_name)]
+    people = sorted(found, key=lambda person: folded(person[1]))
+    return [*people, (chosen, GONE)] if chosen and chosen not in dict(people) else people
+
+
+def _paths(session: Session, pages: Iterable[str], entries: Sequence[AuditEntry]) -> dict[tuple[str, int], str]:
+    """The pages of things, by entity and id: those whose path ends with their id, such as `/items/{item_id}`.
+
+    A path that names another row as well takes a statement, because that row is looked up.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for entity, table in _tables().items():
+        own = f"{entity}_id"
+        ids = {entry.entity_id for entry in entries if entry.entity == entity}
+        path = next((path for path in pages if path.endswith(f"/{{{own}}}")), "")
+        if ids and path:
+            others = [name for name in re.findall("{([a-z_]+)}", path) if name != own]
+            for row_id, *values in _columns(session, table, others, ids) if others else [[row_id] for row_id in ids]:
+                found[entity, row_id] = path.format_map({own: row_id, **dict(zip(others, values, strict=True))})
+    return found
+
+
+def _columns(session: Session, table: type[Entity], names: Sequence[str], ids: set[int]) -> Iterable[Sequence[Any]]:
+    columns = [getattr(table, name) for name in names]
+    return session.connection().execute(select_columns(col(table.id), *columns).where(col(table.id).in_(ids))).all()
+
+
 # In words
 
 Tables = dict[str, type[Entity]]
@@ -57,6 +111,8 @@ NAMES = ("full_name", "name", "title")
 SECRETLY = {"password_reset": "made a link to set a new password"}
 """What was done where the audit keeps no values, beyond changing what it names."""
 
+GONE = "A deleted account"
+PEOPLE = 200  # of whom one can choose one
 SHORT = 120  # characters of a text that are shown
 
 
@@ -69,6 +125,8 @@ class Change(NamedTuple):
     at: datetime
     who: str
     what: str
+    did: tuple[str, str]
+    """The same as what stands before and after `thing`, on other pages than that of the row."""
     changes: list[tuple[str, Any, Any]]
     thing: str
     is_there: bool
@@ -143,36 +201,41 @@ def _in_words(entry: AuditEntry, tables: Tables, names: Names) -> Change:
     name = names.get((entry.entity, entry.entity_id), "")
     named = _name_column(tables[entry.entity]) if entry.entity in tables else ""
     old, new = entry.changes.get(named, (None, None))
-    who = names.get(("user", entry.actor_id), "A deleted account") if entry.actor_id else "The system"
+    verb, preposition, after = _done(entry)
+    who = names.get(("user", entry.actor_id), GONE) if entry.actor_id else "The system"
     return Change(
         at=entry.at,
         who=who,
-        what=_done(entry) if entry.action == "update" else f"{entry.action}d this {noun}",
+        what=f"{verb} {after}".strip() if entry.action == "update" else f"{verb} this {noun}",
+        did=(f"{verb} {preposition}".strip(), after),
         changes=[*_changed(entry, tables, names)],
         thing=f"{noun} {name or new or old or entry.entity_id}",
         is_there=entry.action != "delete" and (bool(name) or not named),
     )
 
 
-def _done(entry: AuditEntry) -> str:
-    secret = next((SECRETLY[field] for field in entry.changes if field in SECRETLY), "")
+def _done(entry: AuditEntry) -> tuple[str, str, str]:
+    """What was done, the preposition that leads to what it was done to, and what follows that."""
+    if entry.action != "update":
+        return f"{entry.action}d", "", ""
     labels = [f"the {label_of(field)[0].lower()}{label_of(field)[1:]}" for field in entry.changes]
+    field, (old, new) = next(iter(entry.changes.items()))
+    if field in SECRETLY:
+        return SECRETLY[field], "for", ""
+    if len(labels) == 1 and isinstance(new, bool):
+        return f"set {labels[0].removeprefix('the ')} to {'yes' if new else 'no'}", "for", ""
+    if len(labels) == 1 and type(old) is type(new) is int and not field.endswith(("_cents", "_id")):
+        return f"{'raised' if new > old else 'lowered'} {labels[0]}", "of", f"by {abs(new - old):,}"
     if len(labels) > 3:
         labels = [*labels[:2], f"{len(labels) - 2} more"]
-    if len(entry.changes) == 1:
-        [(field, (old, new))] = entry.changes.items()
-        if isinstance(old, bool):
-            return f"set {labels[0].removeprefix('the ')} to {'yes' if new else 'no'}"
-        if isinstance(old, int) and isinstance(new, int) and not field.endswith(("_cents", "_id")):
-            return f"{'raised' if new > old else 'lowered'} {labels[0]} by {abs(new - old):,}"
     changed = ", ".join(labels[:-1]) + (" and " if labels[1:] else "") + labels[-1]
-    return secret or f"changed {changed}"
+    return f"changed {changed}", "of", ""
 
 
 def _changed(entry: AuditEntry, tables: Tables, names: Names) -> Iterator[tuple[str, Any, Any]]:
     """The label, the old and the new value of each field that has one; None where there was no row."""
     for field, (old, new) in entry.changes.items():
-        if old in (None, "", []) and new in (None, "", []):
+        if (old in (None, "", []) and new in (None, "", [])) or _goes_without_saying(entry, field, tables, names):
             continue
         if isinstance(old, str) or isinstance(new, str):
             old, new = _shortened(old, new)
@@ -180,6 +243,16 @@ def _changed(entry: AuditEntry, tables: Tables, names: Names) -> Iterator[tuple[
         if entry.action == "update":
             was, now = "none" if was is None else was, "none" if now is None else now
         yield label_of(field), was, now
+
+
+def _goes_without_saying(entry: AuditEntry, field: str, tables: Tables, names: Names) -> bool:
+    """Whether a value of a new or deleted row is what its name or who did it says already."""
+    value = next((value for value in entry.changes[field] if value is not None), None)
+    if entry.action == "update" or entry.entity not in tables:
+        return False
+    if field == _name_column(tables[entry.entity]):
+        return value == names.get((entry.entity, entry.entity_id), value)
+    return value == entry.actor_id and _referred(tables, entry.entity, field) == "user"
 
 
 def _typed(value: Any, entity: str, field: str, tables: Tables, names: Names) -> Any:

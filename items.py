@@ -207,12 +207,16 @@ def show_items(
     """List the stock; what somebody means to order is entered here."""
     basket = basket_of(request, user)
     lines, total_cents = _worth(session, basket)
-    found = list_items(page, filters, user, session)
-    kept = {
-        name: text for name, text in request.query_params.items() if name in ItemFilters.model_fields and name != "q"
+    shown: dict[str, Any] = {"filters": filters, "basket": lines, "total_cents": total_cents}
+    shown |= {"page": list_items(page, filters, user, session), "kept": _kept(request)}
+    return PageShown("items/list.html", **shown, **_typed(request, basket))
+
+
+def _kept(request: Request) -> dict[str, str]:
+    """What a new search keeps of the address."""
+    return {
+        name: text for name, text in request.query_params.items() if name in ItemFilters.model_fields.keys() - {"q"}
     }
-    shown = {"filters": filters, "kept": kept, "basket": lines, "total_cents": total_cents} | _typed(request, basket)
-    return PageShown("items/list.html", page=found, **shown)
 
 
 def _worth(session: Session, basket: Mapping[int, int]) -> tuple[int, int]:

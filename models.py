@@ -431,11 +431,23 @@ class Delivery(RequestBody):
     by: Annotated[int, Field(ge=-BILLION, le=BILLION)]
 
 
+def _not_empty(tag: object) -> object:
+    if not str(tag).strip():
+        raise ValueError("Enter the tag")
+    return tag
+
+
+def _some(items: list[int]) -> list[int]:
+    if not items:
+        raise ValueError("Tick the items that you mean")
+    return items
+
+
 class Tagging(RequestBody):
     """A tag that several items get or lose."""
 
-    tag: Tag
-    items: Annotated[list[Annotated[Id, Strict(False)]], Field(min_length=1, max_length=100)]
+    tag: Annotated[Tag, BeforeValidator(_not_empty)]
+    items: Annotated[list[Annotated[Id, Strict(False)]], Field(max_length=100), AfterValidator(_some)]
 
 
 class Item(Audited, Versioned, Timestamped, table=True):

@@ -12,11 +12,13 @@ from auth import CurrentUser
 from kit.db import ReadSession, WriteSession
 from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, cached_statement, rows_of
 from kit.models import Id, now
+from kit.pages import Menu, Page, PageRouter, See
 from kit.routing import Router
 from models import AllNotificationsUpdate, Notification, NotificationPublic, NotificationUpdate
 from settings import API
 
 router = Router(prefix=f"{API}/notifications", tags=["notifications"])
+pages = PageRouter(Menu("Notifications", "/notifications", "bell", badge="unread"))
 
 
 class NotificationFilters(Filters):
@@ -66,3 +68,37 @@ def delete_notification(notification_id: Id, user: CurrentUser, session: WriteSe
     """Delete one notification; those that were read are deleted by themselves a year later."""
     mine = select(Notification).where(Notification.user_id == user.id)
     session.delete(session.get_one(Notification, notification_id, among=mine))
+
+
+# Pages
+
+
+@pages.get("/notifications")
+def show_notifications(
+    cursor: CursorPaging, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
+) -> Page:
+    """List what somebody should know, the newest first."""
+    found = list_notifications(cursor, filters, user, session)
+    return Page("notifications/list.html", notifications=found, cursor=cursor, filters=filters)
+
+
+@pages.post("/notifications")
+def read_notifications(user: CurrentUser, session: WriteSession) -> See:
+    """Mark all of them as read."""
+    count = update_all_notifications(AllNotificationsUpdate(read=True), user, session).updated
+    done = f"{count:,} {'notification was' if count == 1 else 'notifications were'} marked as read."
+    return See("/notifications", done if count else "You have read everything.")
+
+
+@pages.post("/notifications/{notification_id}")
+def open_notification(notification_id: Id, user: CurrentUser, session: WriteSession) -> See:
+    """Mark one as read, and lead to what it tells of."""
+    notification = update_notification(notification_id, NotificationUpdate(read=True), user, session)
+    return See(notification.link.removeprefix(API))
+
+
+@pages.post("/notifications/{notification_id}/delete")
+def remove_notification(notification_id: Id, user: CurrentUser, session: WriteSession) -> See:
+    """Delete one notification."""
+    delete_notification(notification_id, user, session)
+    return See("/notifications", "The notification was deleted.")

@@ -1,23 +1,40 @@
 """The routes of posts and their comments."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import Query, Response
-from sqlalchemy import bindparam
-from sqlmodel import col, select
+from sqlalchemy import Integer, bindparam, desc
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from audit import history_of
 from auth import CurrentUser
 from kit.db import ReadSession, WriteSession
 from kit.errors import problems
-from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, IfMatch, SearchText, cached_statement, contains
+from kit.forms import Form, SentForm
+from kit.lists import (
+    CursorPage,
+    CursorPageOf,
+    CursorPaging,
+    CursorRequest,
+    Filters,
+    IfMatch,
+    SearchText,
+    cached_statement,
+    contains,
+    cursor_after,
+)
 from kit.models import Id, folded
+from kit.pages import Menu, Page, PageRouter, See
 from kit.problems import NotOwner
 from kit.routing import Router
 from models import Comment, CommentCreate, CommentPublic, CommentUpdate, Post, PostCreate, PostPublic, PostUpdate
 from settings import API
 
 router = Router(prefix=f"{API}/posts", tags=["posts"])
+pages = PageRouter(Menu("Posts", "/posts", "message"))
 
 
 class PostFilters(Filters):
@@ -116,3 +133,131 @@ def update_comment(
 def delete_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: WriteSession) -> None:
     """Delete one's own comment, or any as an admin."""
     session.delete(session.get_one(Comment, comment_id, among=comments_of(post_id)).require_owner_or_admin(user))
+
+
+# Pages
+
+POST_LABELS = {"content": "Text"}
+COMMENT_LABELS = {"content": "Your comment"}
+
+
+@pages.get("/posts")
+def show_posts(
+    cursor: CursorPaging, filters: Annotated[PostFilters, Query()], user: CurrentUser, session: ReadSession
+) -> Page:
+    """List posts, the newest first."""
+    return Page("posts/list.html", posts=list_posts(cursor, filters, user, session), cursor=cursor, filters=filters)
+
+
+@pages.get("/posts/new")
+def show_new_post(user: CurrentUser) -> Page:
+    """Ask what everybody should read."""
+    return Page("posts/new.html", form=Form(PostCreate, labels=POST_LABELS))
+
+
+@pages.post("/posts/new")
+def add_post(response: Response, sent: SentForm, user: CurrentUser, session: WriteSession) -> See:
+    """Post a note to everybody."""
+    post = create_post(response, sent.read(PostCreate), user, session)
+    return See(f"/posts/{post.id}", "Your post is there for everybody to read.")
+
+
+@pages.get("/posts/{post_id}")
+def show_post(post_id: Id, cursor: CursorPaging, user: CurrentUser, session: ReadSession) -> Page:
+    """Show a post and what people say about it; to admins also who changed it."""
+    post = get_post(post_id, user, session)
+    comments = cursor.of(session, Comment, COMMENTS, oldest_first=True, post_id=post_id)
+    history = history_of(session, Post, post_id) if user.is_admin else []
+    shown: dict[str, Any] = {"cursor": cursor, "earlier": _earlier(session, post_id, cursor, comments.items)}
+    shown |= {"form": Form(CommentCreate, labels=COMMENT_LABELS), "history": history}
+    return Page("posts/post.html", post=post, comments=comments, **shown)
+
+
+@pages.get("/posts/{post_id}/edit")
+def show_post_to_edit(post_id: Id, user: CurrentUser, session: ReadSession) -> Page:
+    """Show one's own post in a form."""
+    post = get_post(post_id, user, session).require_owner(user)
+    return Page("posts/edit.html", post=post, form=Form(PostUpdate, post, labels=POST_LABELS))
+
+
+@pages.post("/posts/{post_id}/edit")
+def save_post(post_id: Id, sent: SentForm, user: CurrentUser, session: WriteSession) -> See:
+    """Change one's own post, as far as the form says something new."""
+    post = session.get_one(Post, post_id, among=Post.shown())
+    update_post(post_id, sent.changes(PostUpdate, post), user, session)
+    return See(f"/posts/{post_id}", "Your post was saved.")
+
+
+@pages.post("/posts/{post_id}/delete")
+def remove_post(post_id: Id, user: CurrentUser, session: WriteSession) -> See:
+    """Delete one's own post, or any as an admin, with its comments."""
+    delete_post(post_id, user, session)
+    return See("/posts", "The post was deleted.")
+
+
+@pages.get("/posts/{post_id}/comments")
+def show_comments(post_id: Id, user: CurrentUser) -> See:
+    """Lead to the comments of a post, which stand on its page."""
+    return See(f"/posts/{post_id}#comments")
+
+
+@pages.post("/posts/{post_id}/comments", shown_on="/posts/{post_id}")
+def add_comment(response: Response, post_id: Id, sent: SentForm, user: CurrentUser, session: WriteSession) -> See:
+    """Say something about a post."""
+    comment = create_comment(response, post_id, sent.read(CommentCreate), user, session)
+    return See(_place_of(session, comment), "Your comment was added.")
+
+
+@pages.get("/posts/{post_id}/comments/{comment_id}")
+def show_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: ReadSession) -> See:
+    """Lead to a comment on the page of its post, wherever in the list it is."""
+    return See(_place_of(session, get_comment(post_id, comment_id, user, session)))
+
+
+@pages.get("/posts/{post_id}/comments/{comment_id}/edit")
+def show_comment_to_edit(post_id: Id, comment_id: Id, user: CurrentUser, session: ReadSession) -> Page:
+    """Show one's own comment in a form."""
+    comment = get_comment(post_id, comment_id, user, session).require_owner(user)
+    return Page("posts/edit_comment.html", comment=comment, form=Form(CommentUpdate, comment, labels=COMMENT_LABELS))
+
+
+@pages.post("/posts/{post_id}/comments/{comment_id}/edit")
+def save_comment(post_id: Id, comment_id: Id, sent: SentForm, user: CurrentUser, session: WriteSession) -> See:
+    """Change one's own comment, as far as the form says something new."""
+    comment = session.get_one(Comment, comment_id, among=comments_of(post_id))
+    update_comment(post_id, comment_id, sent.changes(CommentUpdate, comment), user, session)
+    return See(_place_of(session, comment), "Your comment was saved.")
+
+
+@pages.post("/posts/{post_id}/comments/{comment_id}/delete")
+def remove_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: WriteSession) -> See:
+    """Delete one's own comment, or any as an admin."""
+    delete_comment(post_id, comment_id, user, session)
+    part = _part_of(session, post_id, comment_id, before=COMMENTS_SHOWN - 1)
+    return See(f"{part}#comments", "The comment was deleted.")
+
+
+COMMENTS_SHOWN = CursorRequest().limit
+EARLIER = (
+    select_columns(col(Comment.id))
+    .where(col(Comment.post_id) == bindparam("post_id"), col(Comment.id) < bindparam("comment_id"))
+    .order_by(desc(col(Comment.id)))
+    .limit(bindparam("limit", type_=Integer))
+)
+
+
+def _earlier(session: Session, post_id: int, cursor: CursorRequest, comments: Sequence[Comment]) -> str:
+    """The page with the comments before these; empty where these are the first, or none. At most one statement."""
+    return _part_of(session, post_id, comments[0].id, before=cursor.limit) if cursor.cursor and comments else ""
+
+
+def _place_of(session: Session, comment: Comment) -> str:
+    """Where a comment stands: below those before it that fit on the page; one statement."""
+    return f"{_part_of(session, comment.post_id, comment.id, before=COMMENTS_SHOWN - 1)}#comment-{comment.id}"
+
+
+def _part_of(session: Session, post_id: int, comment_id: int, *, before: int) -> str:
+    """The page of a post whose comments begin so many before this one, or as many as there are."""
+    around = {"post_id": post_id, "comment_id": comment_id, "limit": before + 1}
+    ids = session.connection().execute(EARLIER, around).scalars().all()
+    return f"/posts/{post_id}?cursor={cursor_after(Comment, ids[-1])}" if len(ids) > before else f"/posts/{post_id}"

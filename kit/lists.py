@@ -137,7 +137,7 @@ class CursorRequest(BaseModel):
         page = _cursor_page(table, rows, oldest_first=oldest_first, goes_on=last_id is not None)
         found = _read(session, page, values | {"last_id": last_id, "limit": self.limit + 1})
         last: Any = found[self.limit - 1] if len(found) > self.limit else None
-        return CursorPage(found[: self.limit], _cursor(table, last.id) if last else None)
+        return CursorPage(found[: self.limit], cursor_after(table, last.id) if last else None)
 
 
 @cached_statement
@@ -154,7 +154,8 @@ def _cursor_page(
 CursorPaging = Annotated[CursorRequest, Query()]
 
 
-def _cursor(table: type[SQLModel], row_id: int) -> str:
+def cursor_after(table: type[SQLModel], row_id: int) -> str:
+    """The cursor of what follows a row."""
     return urlsafe_b64encode(f"{table.__name__}:{row_id}".encode()).decode().rstrip("=")
 
 
@@ -163,7 +164,7 @@ def _read_cursor(cursor: str, table: type[SQLModel]) -> int:
         row_id = int(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition(":")[2])
     except ValueError:  # broken base64, UTF-8 and numbers alike
         row_id = 0
-    if not 0 < row_id <= BIGGEST_ID or _cursor(table, row_id) != cursor:
+    if not 0 < row_id <= BIGGEST_ID or cursor_after(table, row_id) != cursor:
         raise Invalid([{"loc": ("query", "cursor"), "msg": "This is no cursor of this list", "type": "cursor"}])
     return row_id
 

@@ -253,10 +253,10 @@ def problem_page(request: Request, problem: Problem) -> Response:
     if isinstance(problem, NotAuthenticated):
         if cookie(request, "session"):
             visit.cookies["session"] = ("", 0)
-        asked = request.scope["path"] + (
-            f"?{query}" if (query := request.scope["query_string"].decode("latin-1")) else ""
-        )
-        back = f"?{urlencode({'next': asked})}" if request.method in SAFE else ""
+        query = request.scope["query_string"].decode("latin-1")
+        asked = request.scope["path"] + (f"?{query}" if query else "")
+        wanted = asked if request.method in SAFE else _page_before(request)
+        back = f"?{urlencode({'next': wanted})}" if wanted else ""
         return finished(request, See(f"{request.app.credentials.sign_in}{back}"))
     visit.problem = problem
     renderer: Renderer = request.app.renderer
@@ -268,7 +268,7 @@ def problem_page(request: Request, problem: Problem) -> Response:
 def _frame(request: Request, visit: Visit) -> dict[str, Any]:
     """What every template knows."""
     path: str = request.scope["path"]
-    person: Any = visit.person
+    person: Any = visit.person or request.scope["state"].get("caller")
     problem = visit.problem
     entries = [
         {
@@ -337,11 +337,17 @@ def back_to(request: Request, path: str) -> str:
 
     A form sends it along as `back`, and what it sends goes to `sent.path("back", path)`.
     """
+    left = _page_before(request)
+    return left if left.partition("?")[0] == path else path
+
+
+def _page_before(request: Request) -> str:
+    """The path and the query of the page that somebody comes from; empty where that is not known."""
     try:
         left = urlsplit(request.headers.get("referer", ""))
     except ValueError:  # such as http://[
-        return path
-    return local_path(f"{left.path}?{left.query}", path) if left.path == path and left.query else path
+        return ""
+    return local_path(left._replace(scheme="", netloc="", fragment="").geturl(), "")
 
 
 def cookie_name(request: Request, name: str) -> str:

@@ -140,8 +140,9 @@ def _shown(context: Context, value: object) -> str:
             pairs = cast(dict[str, Any], value).items()
             return Markup(", ").join(Markup("{} {}").format(name.lower(), _shown(context, one)) for name, one in pairs)
         case list():
-            shown = [_shown(context, one) for one in cast(list[Any], value)]
-            return Markup("; ").join(shown) if any(", " in one for one in shown) else ", ".join(shown) or "none"
+            parts = cast(list[Any], value)
+            between = Markup("; ") if any(isinstance(part, dict) for part in parts) else Markup(", ")
+            return between.join(_shown(context, part) for part in parts) or "none"
         case None | "":
             return "none"
         case _:

@@ -71,6 +71,7 @@ class Caller(Generic[Who]):
         if who is None:
             raise NotAuthenticated
         request.state.user_id = who.id
+        request.state.caller = who  # whom a page shows even where the call is refused
         act_as(session, who.id)
         if self.require is not None:
             self.require(who)

@@ -318,7 +318,10 @@ class _ReaderForPeople(_Reader):
         return str(cents_of(plain) or plain) if column in self.amounts else plain
 
     def _words(self, fault: Any) -> str:
-        return in_words(self.row, fault, amounts=fault["loc"][0] in self.amounts)
+        is_amount = fault["loc"][0] in self.amounts
+        if fault["type"] == "int_parsing" and not is_amount:
+            return "Enter a whole number in digits alone"
+        return in_words(self.row, fault, amounts=is_amount)
 
 
 def import_records(

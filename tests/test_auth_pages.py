@@ -508,6 +508,18 @@ def test_what_ends_a_session_ends_it_in_the_browser_at_once(
         assert "max-age=0" in answer.headers["set-cookie"].lower()
 
 
+def test_whoever_was_signed_out_meanwhile_comes_back_to_the_form(visit: Visit, max: Person) -> None:
+    browser = visit(max)
+    max.delete("/auth/sessions")
+    sites = ("http://testserver/account?a=1", "http://[", "https://evil.com//evil.com", "")
+    answers = [browser.request("POST", "/account", headers={"Referer": site}) for site in sites]
+
+    assert [location(answer) for answer in answers] == [
+        (303, "/sign-in?next=%2Faccount%3Fa%3D1"),
+        *[(303, "/sign-in")] * 3,
+    ]
+
+
 def test_a_change_of_role_takes_effect_at_once(visit: Visit, ada: Person, max: Person) -> None:
     browser = visit(max)
     statuses = [browser.get("/people").status]

@@ -48,3 +48,11 @@ document.addEventListener("change", ({ target }) => {
     for (const box of target.closest("table").querySelectorAll(".pick input")) box.checked = target.checked;
 });
 for (const box of document.querySelectorAll("[data-pick-all]")) box.closest("label").hidden = false;
+
+for (const button of navigator.clipboard ? document.querySelectorAll("[data-copy]") : []) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.lastChild.data = "Copied";
+  });
+}
