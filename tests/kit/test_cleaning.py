@@ -16,8 +16,8 @@ from kit.db import ending
 from kit.idempotency import IdempotencyKey
 from kit.models import Table, clock_at, now
 from kit.outbox import OutboxEntry
+from kit.previews import Upload
 from kit.sessions import FailedSignIn, LoginSession, PasswordReset
-from kit.spreadsheets import Upload
 from models import User, UserRegister
 from settings import Settings
 from tests.conftest import MakeApp
