@@ -16,10 +16,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 from auth import AdminUser
 from kit.audit import Audited, AuditedEntity, AuditEntry, AuditEntryPublic, audited_entities
 from kit.db import ReadSession
-from kit.forms import label_of
+from kit.fields import label_of
 from kit.lists import CursorPage, CursorPageOf, CursorPaging, CursorRequest, Filters, cached_statement, rows_of
 from kit.models import Entity, Id, folded
-from kit.pages import Menu, Page, PageRouter
+from kit.pages import Menu, PageRouter, Template
 from kit.rendering import Cents
 from kit.routing import Router
 from models import User
@@ -60,13 +60,15 @@ def show_audit(
     filters: Annotated[AuditFilters, Query()],
     admin: AdminUser,
     session: ReadSession,
-) -> Page:
+) -> Template:
     """Show who changed what, the newest first, by thing and person."""
     entries = list_audit_entries(cursor, filters, admin, session)
     changes = [*zip(entries.items, in_words(session, entries.items), strict=True)]
     shown: dict[str, Any] = {"paths": _paths(session, request.app.page_routes, entries.items), "changes": changes}
     shown |= {"people": _people(session, filters.actor_id), "entities": audited_entities()}
-    return Page("audit/list.html", next_cursor=entries.next_cursor, filters=filters, cursor=cursor, gone=GONE, **shown)
+    return Template(
+        "audit/list.html", next_cursor=entries.next_cursor, filters=filters, cursor=cursor, gone=GONE, **shown
+    )
 
 
 def _people(session: Session, chosen: int | None) -> list[tuple[int, str]]:

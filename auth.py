@@ -31,12 +31,13 @@ from kit.errors import Credentials, problems
 from kit.forms import Form, Sent, SentForm, local_path
 from kit.models import Email, Id, RequestBody, normalized_email, now
 from kit.outbox import OutboxEntry
-from kit.pages import Page, PageRouter, See, page_token, session_seconds
+from kit.pages import PageRouter, See, Template
 from kit.problems import BadRequest, Forbidden, InvalidCredentials, Problem, TooManyAttempts
 from kit.routing import Caller, Prepared, Router
 from kit.sessions import FailedSignIn, LoginSession, LoginSessionPublic, PasswordReset
 from kit.settings import StartRefused
 from kit.strict import FORBIDDEN_TEXT
+from kit.visits import page_token, session_seconds
 from models import (
     EmailTaken,
     PasswordResetRequest,
@@ -308,7 +309,7 @@ class SignIn(RequestBody):
 @pages.get("/sign-in")
 def show_sign_in(
     request: Request, session: ReadSession, back: Annotated[str, Query(alias="next")] = "/", user: Visitor = None
-) -> Page | See:
+) -> Template | See:
     """Ask who somebody is; whoever is signed in goes on, and the first one ever makes an account."""
     if user is not None:
         return See(local_path(back))
@@ -319,7 +320,7 @@ def show_sign_in(
     wrong = {"INVALID_CREDENTIALS": "The e-mail address or the password is wrong."}
     known = {"email": "username", "password": "current-password"}
     form = Form(SignIn, hidden={"next": local_path(back)}, problems=wrong, autocomplete=known)
-    return Page("auth/sign_in.html", form=form, is_open=settings.registration_open, is_first=is_first)
+    return Template("auth/sign_in.html", form=form, is_open=settings.registration_open, is_first=is_first)
 
 
 def _checked_sign_in(request: Request, sent: Sent) -> Hashing:
@@ -338,7 +339,7 @@ def sign_in(
 @pages.get("/sign-up")
 def show_sign_up(
     request: Request, session: ReadSession, back: Annotated[str, Query(alias="next")] = "/", user: Visitor = None
-) -> Page | See:
+) -> Template | See:
     """Offer an account."""
     if user is not None:
         return See(local_path(back))
@@ -346,7 +347,7 @@ def show_sign_up(
         raise RegistrationClosed
     named, rule = {"full_name": "Name"}, {"password": PASSWORD_RULE}
     form = Form(UserRegister, hidden={"next": local_path(back)}, labels=named, hints=rule)
-    return Page("auth/sign_up.html", form=form, is_first=not User.anybody(session))
+    return Template("auth/sign_up.html", form=form, is_first=not User.anybody(session))
 
 
 def _sign_up_hash(request: Request, sent: Sent) -> Hashing:
@@ -378,10 +379,10 @@ def sign_out(session: WriteSession, user: Visitor = None) -> See:
 
 
 @pages.get("/password-reset")
-def show_password_reset(request: Request) -> Page:
+def show_password_reset(request: Request) -> Template:
     """Ask to whom a mail should go."""
     has_mail = request.app.state.settings.smtp_url is not None
-    return Page("auth/password_reset.html", form=Form(PasswordResetRequest), has_mail=has_mail)
+    return Template("auth/password_reset.html", form=Form(PasswordResetRequest), has_mail=has_mail)
 
 
 @pages.post("/password-reset")
@@ -392,12 +393,14 @@ def send_reset(sent: SentForm, session: WriteSession) -> See:
 
 
 @pages.get("/password-reset/{token}")
-def show_new_password(token: str, session: ReadSession) -> Page:
+def show_new_password(token: str, session: ReadSession) -> Template:
     """Ask for a new password, for as long as the link is good."""
     is_living = PasswordReset.is_living(session, token)
     form = Form(PasswordResetUse, only=["new_password"], hints={"new_password": PASSWORD_RULE})
     headers = {"Referrer-Policy": "no-referrer"}
-    return Page("auth/new_password.html", status=200 if is_living else 400, headers=headers, form=is_living and form)
+    return Template(
+        "auth/new_password.html", status=200 if is_living else 400, headers=headers, form=is_living and form
+    )
 
 
 def _reset_hash(request: Request, sent: Sent, token: str) -> Hashing:

@@ -13,7 +13,7 @@ from sqlmodel import Session, SQLModel, col, desc, func, select
 from auth import CurrentUser
 from kit.db import ReadSession
 from kit.models import now
-from kit.pages import Menu, Page, PageRouter
+from kit.pages import Menu, PageRouter, Template
 from kit.routing import Router
 from models import Item, ItemPublic, Notification, Order, OrderPublic, Principal, User, UserPublic
 from settings import API
@@ -68,12 +68,12 @@ def get_dashboard(user: CurrentUser, session: ReadSession) -> Dashboard:
 
 
 @pages.get("/")
-def show_dashboard(user: CurrentUser, session: ReadSession) -> Page:
+def show_dashboard(user: CurrentUser, session: ReadSession) -> Template:
     """Show what somebody sees first: what waits for them, then the figures, and what is new."""
     dashboard, waiting = get_dashboard(user, session), Waiting.for_(session, user)
     people = [order.user_id for order in (*dashboard.recent_orders, *waiting.oldest)]
     names = User.names(session, people) if user.is_admin and people else {}
-    return Page("dashboard/home.html", dashboard=dashboard, waiting=waiting, names=names)
+    return Template("dashboard/home.html", dashboard=dashboard, waiting=waiting, names=names)
 
 
 @dataclass

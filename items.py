@@ -34,8 +34,7 @@ from kit.lists import (
     sortable,
 )
 from kit.models import BIGGEST_ID, Digits, Id, folded
-from kit.pages import Menu, PageRouter, See, back_to, cookie, visit_of
-from kit.pages import Page as PageShown
+from kit.pages import Menu, PageRouter, See, Template
 from kit.previews import SHOWN, CheckedFile, Preview, Upload, WaitingFile, checked_file
 from kit.routing import Prepared, ReadsIf, Router
 from kit.spreadsheets import (
@@ -50,6 +49,7 @@ from kit.spreadsheets import (
     import_records,
     read_records,
 )
+from kit.visits import back_to, cookie, visit_of
 from models import (
     Cents,
     Delivery,
@@ -201,13 +201,13 @@ HINTS = {"reorder_level": "With so many left, or fewer, it counts as running low
 @pages.get("/items")
 def show_items(
     request: Request, page: Paging, filters: Annotated[ItemFilters, Query()], user: CurrentUser, session: ReadSession
-) -> PageShown:
+) -> Template:
     """List the stock; what somebody means to order is entered here."""
     basket = basket_of(request, user)
     lines, total_cents = _worth(session, basket)
     shown: dict[str, Any] = {"filters": filters, "basket": lines, "total_cents": total_cents}
     shown |= {"page": list_items(page, filters, user, session), "kept": _kept(request)}
-    return PageShown("items/list.html", **shown, **_typed(request, basket))
+    return Template("items/list.html", **shown, **_typed(request, basket))
 
 
 def _kept(request: Request) -> dict[str, str]:
@@ -237,10 +237,10 @@ def _typed(request: Request, basket: Mapping[int, int]) -> dict[str, Any]:
 
 
 @pages.get("/items/new")
-def show_new_item(request: Request, admin: AdminUser) -> PageShown:
+def show_new_item(request: Request, admin: AdminUser) -> Template:
     """Ask what the new item is."""
     back = back_to(request, "/items")
-    return PageShown(
+    return Template(
         "items/new.html", form=Form(ItemCreate, hidden={"back": back}, labels=LABELS, hints=HINTS), back=back
     )
 
@@ -271,11 +271,11 @@ def _waiting(request: Request, admin: Principal) -> Callable[[], WaitingFile | N
 
 
 @pages.get("/items/import")
-def show_import(admin: AdminUser) -> PageShown:
+def show_import(admin: AdminUser) -> Template:
     """Ask for a file."""
     too_large = {"BODY_TOO_LARGE": "This file is larger than 16 MiB. Split it, and import one part after the other."}
     form = Form(ImportForm, labels={"file": "A file with comma-separated values (CSV)"}, problems=too_large)
-    return PageShown("items/import.html", form=form)
+    return Template("items/import.html", form=form)
 
 
 # What is somewhat too large is read all the same, to say so on the page; a browser would only see a broken connection.
@@ -291,13 +291,13 @@ def take_file(
 @pages.get("/items/import/preview")
 def show_preview(
     file: Annotated[WaitingFile | None, Prepared(_waiting)], admin: AdminUser, session: ReadSession
-) -> PageShown | See:
+) -> Template | See:
     """Show what the file that was chosen would change, as things are now."""
     if file is None:
         return See("/items/import", "Choose a file first.", wrong=True)
     preview = Preview(file)
     report = _import(session, file.records, dry_run=True, preview=preview)
-    return PageShown("items/preview.html", file=file, preview=preview, report=report, most=SHOWN)
+    return Template("items/preview.html", file=file, preview=preview, report=report, most=SHOWN)
 
 
 @pages.post("/items/import/preview")
@@ -329,14 +329,14 @@ def download_items(request: Request, admin: AdminUser, session: ReadSession) -> 
 
 
 @pages.get("/items/{item_id}")
-def show_item(request: Request, item_id: Id, user: CurrentUser, session: ReadSession) -> PageShown:
+def show_item(request: Request, item_id: Id, user: CurrentUser, session: ReadSession) -> Template:
     """Show one item: what it is, to be ordered; to admins also a form to change it, and who did so before."""
     item, basket = get_item(item_id, user, session), basket_of(request, user)
     back = back_to(request, "/items")
     shown: dict[str, Any] = {"item": item, "back": back, "basket": len(basket), "form": None, "history": None}
     if user.is_admin:
         shown |= _editing(item, back) | {"history": history_of(session, Item, item.id)}
-    return PageShown("items/item.html", **shown, **_typed(request, basket))
+    return Template("items/item.html", **shown, **_typed(request, basket))
 
 
 def _editing(item: Item, back: str) -> dict[str, Form]:

@@ -12,7 +12,7 @@ from auth import CurrentUser
 from kit.db import ReadSession, WriteSession
 from kit.lists import CursorPage, CursorPageOf, CursorPaging, Filters, cached_statement, rows_of
 from kit.models import Id, now
-from kit.pages import Menu, Page, PageRouter, See
+from kit.pages import Menu, PageRouter, See, Template
 from kit.routing import Router
 from models import AllNotificationsUpdate, Notification, NotificationPublic, NotificationUpdate
 from settings import API
@@ -76,10 +76,10 @@ def delete_notification(notification_id: Id, user: CurrentUser, session: WriteSe
 @pages.get("/notifications")
 def show_notifications(
     cursor: CursorPaging, filters: Annotated[NotificationFilters, Query()], user: CurrentUser, session: ReadSession
-) -> Page:
+) -> Template:
     """List what somebody should know, the newest first."""
     found = list_notifications(cursor, filters, user, session)
-    return Page("notifications/list.html", notifications=found, cursor=cursor, filters=filters)
+    return Template("notifications/list.html", notifications=found, cursor=cursor, filters=filters)
 
 
 @pages.post("/notifications")

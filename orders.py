@@ -18,12 +18,12 @@ from kit.db import ReadSession, TransactionSession, WriteSession
 from kit.errors import documented_not_found, problems
 from kit.forms import Field, Sent, SentForm
 from kit.idempotency import IdempotencyKey, IdempotencyKeyHeader, request_hash
-from kit.lists import Filters, IfMatch, PageOf, Paging, cached_statement, order_by, sortable
-from kit.lists import Page as PageOfRows
+from kit.lists import Filters, IfMatch, Page, PageOf, Paging, cached_statement, order_by, sortable
 from kit.models import BIGGEST_ID, Id
-from kit.pages import Menu, Page, PageRouter, See, visit_of
+from kit.pages import Menu, PageRouter, See, Template
 from kit.problems import Forbidden, Invalid, Problem
 from kit.routing import Router
+from kit.visits import visit_of
 from models import (
     MAX_LINES,
     MAX_NOTE,
@@ -63,7 +63,7 @@ class OrderFilters(Filters):
 @router.get("", response_model=PageOf[OrderPublic], responses=problems(Forbidden))
 def list_orders(
     page: Paging, filters: Annotated[OrderFilters, Query()], user: CurrentUser, session: ReadSession
-) -> PageOfRows[Order]:
+) -> Page[Order]:
     """List one's own orders; admins see all of them, and may ask by `user_id`."""
     if filters.user_id is not None:
         user.require_admin()
@@ -126,12 +126,12 @@ def fill_basket(request: Request, sent: SentForm, user: CurrentUser) -> See:
 
 
 @pages.get("/order")
-def show_review(request: Request, user: CurrentUser, session: ReadSession, note: str = "") -> Page:
+def show_review(request: Request, user: CurrentUser, session: ReadSession, note: str = "") -> Template:
     """Show what is about to be ordered, at the prices of now; `note` is what was typed already."""
     visit = visit_of(request)
     sent = visit.sent or Sent([(f"quantity-{id_}", str(count)) for id_, count in basket_of(request, user).items()])
     review = Review.of(session, sent, visit.problem, note)
-    return Page("orders/review.html", review=review, key=token_urlsafe(16), alert=review.alert)
+    return Template("orders/review.html", review=review, key=token_urlsafe(16), alert=review.alert)
 
 
 @pages.post("/order")
@@ -151,12 +151,12 @@ def place_reviewed_order(
 @pages.get("/orders")
 def show_orders(
     page: Paging, filters: Annotated[OrderFilters, Query()], user: CurrentUser, session: ReadSession
-) -> Page:
+) -> Template:
     """List one's own orders; admins see all of them, and who placed them."""
     orders = list_orders(page, filters, user, session)
     people = [filters.user_id, *(order.user_id for order in orders.items)]
     names = User.names(session, people) if user.is_admin else {}
-    return Page("orders/list.html", orders=orders, filters=filters, names=names)
+    return Template("orders/list.html", orders=orders, filters=filters, names=names)
 
 
 @pages.post("/orders")
@@ -176,12 +176,12 @@ def _what_was_fulfilled(count: int, wanted: set[int]) -> str:
 
 
 @pages.get("/orders/{order_id}")
-def show_order(order_id: Id, user: CurrentUser, session: ReadSession) -> Page:
+def show_order(order_id: Id, user: CurrentUser, session: ReadSession) -> Template:
     """Show one order, to its owner and to admins, who also see its history."""
     order = get_order(order_id, user, session)
     owner = User.names(session, [order.user_id])[order.user_id]
     history = history_of(session, Order, order.id) if user.is_admin else []
-    return Page("orders/order.html", order=order, owner=owner, history=history)
+    return Template("orders/order.html", order=order, owner=owner, history=history)
 
 
 @pages.post("/orders/{order_id}")

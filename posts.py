@@ -27,7 +27,7 @@ from kit.lists import (
     cursor_after,
 )
 from kit.models import Id, folded
-from kit.pages import Menu, Page, PageRouter, See
+from kit.pages import Menu, PageRouter, See, Template
 from kit.problems import NotOwner
 from kit.routing import Router
 from models import Comment, CommentCreate, CommentPublic, CommentUpdate, Post, PostCreate, PostPublic, PostUpdate
@@ -143,15 +143,15 @@ COMMENT_LABELS = {"content": "Your comment"}
 @pages.get("/posts")
 def show_posts(
     cursor: CursorPaging, filters: Annotated[PostFilters, Query()], user: CurrentUser, session: ReadSession
-) -> Page:
+) -> Template:
     """List posts, the newest first."""
-    return Page("posts/list.html", posts=list_posts(cursor, filters, user, session), cursor=cursor, filters=filters)
+    return Template("posts/list.html", posts=list_posts(cursor, filters, user, session), cursor=cursor, filters=filters)
 
 
 @pages.get("/posts/new")
-def show_new_post(user: CurrentUser) -> Page:
+def show_new_post(user: CurrentUser) -> Template:
     """Ask what everybody should read."""
-    return Page("posts/new.html", form=Form(PostCreate))
+    return Template("posts/new.html", form=Form(PostCreate))
 
 
 @pages.post("/posts/new")
@@ -162,21 +162,21 @@ def add_post(response: Response, sent: SentForm, user: CurrentUser, session: Wri
 
 
 @pages.get("/posts/{post_id}")
-def show_post(post_id: Id, cursor: CursorPaging, user: CurrentUser, session: ReadSession) -> Page:
+def show_post(post_id: Id, cursor: CursorPaging, user: CurrentUser, session: ReadSession) -> Template:
     """Show a post and what people say about it; to admins also who changed it."""
     post = get_post(post_id, user, session)
     comments = cursor.of(session, Comment, COMMENTS, oldest_first=True, post_id=post_id)
     history = history_of(session, Post, post_id) if user.is_admin else []
     shown: dict[str, Any] = {"cursor": cursor, "earlier": _earlier(session, post_id, cursor, comments.items)}
     shown |= {"form": Form(CommentCreate, labels=COMMENT_LABELS), "history": history}
-    return Page("posts/post.html", post=post, comments=comments, **shown)
+    return Template("posts/post.html", post=post, comments=comments, **shown)
 
 
 @pages.get("/posts/{post_id}/edit")
-def show_post_to_edit(post_id: Id, user: CurrentUser, session: ReadSession) -> Page:
+def show_post_to_edit(post_id: Id, user: CurrentUser, session: ReadSession) -> Template:
     """Show one's own post in a form."""
     post = get_post(post_id, user, session).require_owner(user)
-    return Page("posts/edit.html", post=post, form=Form(PostUpdate, post))
+    return Template("posts/edit.html", post=post, form=Form(PostUpdate, post))
 
 
 @pages.post("/posts/{post_id}/edit")
@@ -214,10 +214,12 @@ def show_comment(post_id: Id, comment_id: Id, user: CurrentUser, session: ReadSe
 
 
 @pages.get("/posts/{post_id}/comments/{comment_id}/edit")
-def show_comment_to_edit(post_id: Id, comment_id: Id, user: CurrentUser, session: ReadSession) -> Page:
+def show_comment_to_edit(post_id: Id, comment_id: Id, user: CurrentUser, session: ReadSession) -> Template:
     """Show one's own comment in a form."""
     comment = get_comment(post_id, comment_id, user, session).require_owner(user)
-    return Page("posts/edit_comment.html", comment=comment, form=Form(CommentUpdate, comment, labels=COMMENT_LABELS))
+    return Template(
+        "posts/edit_comment.html", comment=comment, form=Form(CommentUpdate, comment, labels=COMMENT_LABELS)
+    )
 
 
 @pages.post("/posts/{post_id}/comments/{comment_id}/edit")

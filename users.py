@@ -31,11 +31,11 @@ from kit.lists import (
     sortable,
 )
 from kit.models import Id, folded
-from kit.pages import Menu, PageRouter, See, back_to
-from kit.pages import Page as HtmlPage
+from kit.pages import Menu, PageRouter, See, Template
 from kit.problems import InvalidCredentials, NotFound, TooManyAttempts
 from kit.routing import Prepared, Router
 from kit.sessions import LoginSession, device
+from kit.visits import back_to
 from models import (
     EmailTaken,
     LastAdmin,
@@ -190,13 +190,13 @@ SIGNED_OUT_ELSEWHERE = "You are signed out everywhere but here."
 
 
 @pages.get("/account")
-def show_account(user: CurrentUser, session: ReadSession) -> HtmlPage:
+def show_account(user: CurrentUser, session: ReadSession) -> Template:
     """Show one's own account, and where one is signed in."""
     profile = Form(ProfileUpdate, user, labels=NAMED)
     wrong = {"INVALID_CREDENTIALS": "The current password is not right."}
     password = Form(PasswordChange, hints={"new_password": PASSWORD_RULE}, problems=wrong)
     places = [(place, device(place.user_agent)) for place in list_sessions(user, session)]
-    return HtmlPage("users/account.html", profile=profile, password=password, places=places)
+    return Template("users/account.html", profile=profile, password=password, places=places)
 
 
 @pages.post("/account")
@@ -241,21 +241,21 @@ def sign_out_there(session_id: Id, user: CurrentUser, session: WriteSession) -> 
 @pages.get("/people")
 def show_people(
     page: Paging, filters: Annotated[UserFilters, Query()], admin: AdminUser, session: ReadSession
-) -> HtmlPage:
+) -> Template:
     """Show accounts."""
     people = list_users(page, filters, admin, session)
     kept = filters.model_dump(mode="json", exclude={"q"}, exclude_defaults=True)
-    return HtmlPage("users/people.html", people=people, filters=filters, kept=kept)
+    return Template("users/people.html", people=people, filters=filters, kept=kept)
 
 
 @pages.get("/people/new")
-def show_new_person(request: Request, admin: AdminUser) -> HtmlPage:
+def show_new_person(request: Request, admin: AdminUser) -> Template:
     """Ask whom to add."""
     hints = {"password": f"{PASSWORD_RULE} {LINK_INSTEAD}"}
     not_mine = {"email": "off", "full_name": "off"}
     hidden = {"back": back_to(request, "/people")}
     form = Form(UserCreate, labels=NAMED, hints=hints, hidden=hidden, autocomplete=not_mine)
-    return HtmlPage("users/new.html", form=form)
+    return Template("users/new.html", form=form)
 
 
 def _sent_new_hash(request: Request, sent: Sent) -> Hashing:
@@ -269,7 +269,7 @@ def add_person(
     admin: AdminUser,
     password_hash: Annotated[str, Prepared(_sent_new_hash)],
     session: WriteSession,
-) -> HtmlPage | See:
+) -> Template | See:
     """Make an account for somebody else; without a password there is a link to hand over."""
     account = create_user(sent.read(UserCreate), admin, password_hash, session)
     if not sent.text("password"):
@@ -279,7 +279,7 @@ def add_person(
 
 
 @pages.get("/users/{user_id}")
-def show_person(request: Request, user_id: Id, user: CurrentUser, session: ReadSession) -> HtmlPage | See:
+def show_person(request: Request, user_id: Id, user: CurrentUser, session: ReadSession) -> Template | See:
     """Show an account to an admin; whoever else looks at their own has a page for that."""
     account = get_user(user_id, user, session)
     if not user.is_admin:
@@ -287,7 +287,7 @@ def show_person(request: Request, user_id: Id, user: CurrentUser, session: ReadS
     hidden, not_mine = {"back": back_to(request, "/people")}, {"email": "off", "full_name": "off"}
     hints = {"is_active": WHEN_INACTIVE}
     form = Form(UserUpdate, account, labels=NAMED, hints=hints, hidden=hidden, autocomplete=not_mine)
-    return HtmlPage("users/person.html", account=account, form=form, history=history_of(session, User, user_id))
+    return Template("users/person.html", account=account, form=form, history=history_of(session, User, user_id))
 
 
 @pages.post("/users/{user_id}")
@@ -299,7 +299,7 @@ def save_person(user_id: Id, sent: SentForm, admin: AdminUser, session: WriteSes
 
 
 @pages.post("/users/{user_id}/password-reset", shown_on="/users/{user_id}")
-def make_reset_link(request: Request, user_id: Id, admin: AdminUser, session: WriteSession) -> HtmlPage:
+def make_reset_link(request: Request, user_id: Id, admin: AdminUser, session: WriteSession) -> Template:
     """Make a link with which somebody sets a new password."""
     return _link_to_hand_over(request, session, session.get_one(User, user_id))
 
@@ -312,13 +312,13 @@ def delete_person(user_id: Id, sent: SentForm, admin: AdminUser, session: WriteS
     return See(sent.path("back", "/people"), f"{account.full_name} was deleted.")
 
 
-def _link_to_hand_over(request: Request, session: Session, account: User) -> HtmlPage:
+def _link_to_hand_over(request: Request, session: Session, account: User) -> Template:
     """The one page that shows a new link; it stands in no cookie, no address and no cache."""
     reset = account.issue_reset(session)
     settings: Settings = request.app.state.settings
     link = f"{settings.public_url or _address(request)}/password-reset/{reset.token}"
     headers = {"Cache-Control": "no-store"}
-    return HtmlPage("users/link.html", status=201, headers=headers, account=account, link=link, reset=reset)
+    return Template("users/link.html", status=201, headers=headers, account=account, link=link, reset=reset)
 
 
 def _address(request: Request) -> str:

@@ -6,82 +6,25 @@ route takes. All rules stay in the schema: text that fits no field is left as it
 
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from kit.models import PatchBody
+from kit.fields import Field, field_of, for_people, properties_of, required_of, text_of, value_of
 from kit.problems import Invalid, Problem, VersionConflict
 from kit.strict import FORBIDDEN_TEXT
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-AMOUNT = re.compile(r"([0-9]{1,12})(?:[.,]([0-9]{1,2}))?")
-WHOLE = re.compile(r"-?[0-9]{1,18}")
 LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
-LONG_TEXT = 256  # characters from which on a field has several lines
-AUTOCOMPLETE = {
-    "email": "email",
-    "full_name": "name",
-    "password": "new-password",
-    "current_password": "current-password",
-}
-
-# What people read where pydantic says what programmers need; the names are those of its error types.
-WORDS = {
-    "missing": "Fill this in",
-    "string_too_long": "Use at most {max_length} characters",
-    "too_long": "Enter at most {max_length}",
-    "greater_than_equal": "Enter at least {ge}",
-    "less_than_equal": "Enter at most {le}",
-    "bool_type": "Choose yes or no",
-    "literal_error": "Choose {expected}",
-    "enum": "Choose {expected}",
-    "string_pattern_mismatch": "There is a character in it that cannot be used here",
-}
 
 
 def local_path(text: str, otherwise: str = "/") -> str:
     """`text` if it is a path of this app with or without a query, which no browser takes for another host."""
     return text if LOCAL.fullmatch(text) else otherwise
-
-
-def label_of(name: str) -> str:
-    """What people read for the name of a field: `price_cents` is "Price", `is_active` "Active"."""
-    if name == "email":
-        return "E-mail"
-    return name.removeprefix("is_").removesuffix("_cents").removesuffix("_id").replace("_", " ").capitalize()
-
-
-@dataclass
-class Field:
-    """One field of a form: what it is, what is in it, and what is wrong with it."""
-
-    name: str
-    label: str
-    control: str
-    value: str = ""
-    was: str | None = None
-    """What was in it when the form was made; None where the form is for something new."""
-    error: str = ""
-    note: str = ""
-    hint: str = ""
-    required: bool = False
-    max_length: int | None = None
-    min_length: int | None = None
-    options: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    autocomplete: str = ""
-    may_be_empty: bool = False
-
-    @property
-    def id(self) -> str:
-        """The id of its control."""
-        return f"field-{self.name}"
 
 
 class Form:
@@ -108,18 +51,18 @@ class Form:
         self.problem = ""
         self.problems = problems or {}
         self.hidden = list((hidden or {}).items())
-        document = _document(schema)
+        document = properties_of(schema)
         self.fields: list[Field] = []
         for name, part in document.items():
             if not only or name in only:
-                found = _field(name, part, schema)
+                found = field_of(name, part, schema)
                 found.label = (labels or {}).get(name, found.label)
                 found.hint = (hints or {}).get(name, found.hint)
                 found.autocomplete = (autocomplete or {}).get(name, found.autocomplete)
                 if found.control != "password":
-                    found.value = (values or {}).get(name, _text(found, part.get("default")))
+                    found.value = (values or {}).get(name, text_of(found, part.get("default")))
                 if row is not None:
-                    found.value = found.was = _text(found, getattr(row, name))
+                    found.value = found.was = text_of(found, getattr(row, name))
                 self.fields.append(found)
 
     @property
@@ -204,9 +147,9 @@ class Sent:
         """
         self.schema = schema
         values: dict[str, Any] = {}
-        for name, part in _document(schema).items():
-            if self.has(name) and (self.text(name).strip() or name in _required(schema)):
-                values[name] = _value(_field(name, part, schema), self.text(name))
+        for name, part in properties_of(schema).items():
+            if self.has(name) and (self.text(name).strip() or name in required_of(schema)):
+                values[name] = value_of(field_of(name, part, schema), self.text(name))
         return self.checked(schema, values | more)
 
     def file(self, schema: type[BaseModel], name: str) -> UploadFile:
@@ -233,14 +176,14 @@ class Sent:
         self.schema = schema
         values: dict[str, Any] = {}
         conflict = False
-        for name, part in _document(schema).items():
-            shown = _field(name, part, schema)
+        for name, part in properties_of(schema).items():
+            shown = field_of(name, part, schema)
             if not self.has(name):
                 continue
-            current = _text(shown, getattr(row, name))
+            current = text_of(shown, getattr(row, name))
             typed, was = self.text(name), self.was(name)
             if typed not in (current if was is None else was, current):
-                values[name] = _value(shown, typed)
+                values[name] = value_of(shown, typed)
                 conflict |= was is not None and was != current
         body = self.checked(schema, values)
         if conflict:
@@ -260,7 +203,7 @@ class Sent:
         try:
             return schema.model_validate(values)
         except ValidationError as error:
-            raise Invalid([_for_people(schema, fault) for fault in error.errors(include_url=False)]) from None
+            raise Invalid([for_people(schema, fault) for fault in error.errors(include_url=False)]) from None
 
     def path(self, name: str, otherwise: str) -> str:
         """The path of this app in a hidden field such as `back`, if it is `otherwise` with a query of its own."""
@@ -276,143 +219,3 @@ async def read_form(request: Request) -> AsyncGenerator[Sent]:
 
 
 SentForm = Annotated[Sent, Depends(read_form)]
-
-
-# From the schema
-
-
-def _document(schema: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    return _documents(schema)["properties"]
-
-
-def _required(schema: type[BaseModel]) -> list[str]:
-    return _documents(schema).get("required", [])
-
-
-_KNOWN: dict[type[BaseModel], dict[str, Any]] = {}
-
-
-def _documents(schema: type[BaseModel]) -> dict[str, Any]:
-    if schema not in _KNOWN:
-        document = schema.model_json_schema()
-        definitions = document.get("$defs", {})
-        document["properties"] = {
-            name: _resolved(part, definitions) for name, part in document.get("properties", {}).items()
-        }
-        _KNOWN[schema] = document
-    return _KNOWN[schema]
-
-
-def _resolved(part: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A part of a schema without references, and without the `null` of one that may be empty."""
-    if "$ref" in part:
-        part = part | definitions[part["$ref"].rpartition("/")[2]]
-    choices = [choice for choice in part.get("anyOf", []) if choice.get("type") != "null"]
-    return part | _resolved(choices[0], definitions) if choices else part
-
-
-def _field(name: str, part: dict[str, Any], schema: type[BaseModel]) -> Field:
-    is_money = name.endswith("_cents")
-    shown = Field(name, label_of(name), "text")
-    match part:
-        case {"enum": options}:
-            shown.control, shown.options = "select", [(str(option), str(option).capitalize()) for option in options]
-        case {"type": "boolean"}:
-            shown.control = "checkbox"
-        case {"contentMediaType": _}:
-            shown.control = "file"
-        case {"type": "array"}:
-            shown.control, shown.hint = "tags", "With commas between them"
-        case {"type": "integer"}:
-            shown.control = "money" if is_money else "number"
-        case {"format": "email"}:
-            shown.control = "email"
-        case {"format": "date"}:
-            shown.control = "date"
-        case {"format": "date-time"}:
-            shown.control, shown.hint = "time", "In UTC"
-        case {"maxLength": int(length)} if length >= LONG_TEXT:
-            shown.control = "textarea"
-        case _ if "password" in name:
-            shown.control = "password"
-        case _:
-            pass
-    shown.may_be_empty = {"type": "null"} in part.get("anyOf", [])
-    shown.hint = part.get("description", shown.hint)
-    shown.required = name in _required(schema) or (issubclass(schema, PatchBody) and part.get("minLength", 0) > 0)
-    if shown.control not in ("tags", "number", "money"):
-        shown.max_length, shown.min_length = part.get("maxLength"), part.get("minLength")
-    shown.autocomplete = AUTOCOMPLETE.get(name, "new-password" if shown.control == "password" else "off")
-    return shown
-
-
-def _text(shown: Field, value: Any) -> str:
-    """A value as it stands in its field."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case int() if shown.control == "money":
-            return f"{value // 100}.{value % 100:02}"
-        case list():
-            return ", ".join(cast(list[str], value))
-        case datetime():
-            return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M}"
-        case date():
-            return value.isoformat()
-        case _:
-            return str(value)
-
-
-def _value(shown: Field, text: str) -> Any:
-    """What a text means in a field; the text itself where it means nothing there."""
-    plain = text.strip()
-    if not plain and shown.may_be_empty:
-        return None
-    match shown.control:
-        case "money" if (cents := cents_of(plain)) is not None:
-            return cents
-        case "number" if WHOLE.fullmatch(plain):
-            return int(plain)
-        case "tags":
-            return [tag.strip() for tag in text.split(",") if tag.strip()]
-        case "checkbox":
-            return {"yes": True, "on": True, "true": True, "no": False, "false": False}.get(plain, text)
-        case "time" if re.fullmatch("[0-9-]{10}T[0-9:]{5}", plain):
-            return f"{plain}Z"
-        case "text" | "email" | "textarea" | "password" | "select":
-            return text
-        case _:
-            return plain or None
-
-
-def cents_of(text: str) -> int | None:
-    """The cents of an amount such as 12.50; None where it is none."""
-    found = AMOUNT.fullmatch(text.strip())
-    return int(found[1]) * 100 + int((found[2] or "").ljust(2, "0")) if found else None
-
-
-def _for_people(schema: type[BaseModel], fault: Any) -> dict[str, Any]:
-    return {"loc": ("body", *fault["loc"]), "msg": in_words(schema, fault), "type": fault["type"]}
-
-
-def in_words(schema: type[BaseModel], fault: Any, *, amounts: bool = True) -> str:
-    """A fault of pydantic in words for people; cents as amounts, unless they were typed as cents."""
-    name = str(fault["loc"][0]) if fault["loc"] else ""
-    shown = _field(name, _document(schema)[name], schema) if name in _document(schema) else None
-    control = shown.control if shown else ""
-    control = "number" if control == "money" and not amounts else control
-    bounds = {
-        key: f"{value // 100}.{value % 100:02}" if control == "money" and isinstance(value, int) else value
-        for key, value in fault.get("ctx", {}).items()
-    }
-    kind = fault["type"]
-    if kind == "string_too_short":
-        return "Fill this in" if bounds["min_length"] == 1 else f"Use at least {bounds['min_length']} characters"
-    if control == "email":
-        return "Enter an e-mail address such as ada@example.com"
-    if shown and kind in ("int_type", "int_parsing", "string_type", "null_forbidden"):
-        said = {"money": "Enter an amount such as 12.50", "number": "Enter a whole number"}
-        return said.get(control, "Fill this in")
-    return WORDS[kind].format_map(bounds) if kind in WORDS else str(fault["msg"]).removeprefix("Value error, ")

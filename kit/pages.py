@@ -1,44 +1,46 @@
 """Pages for people: HTML from templates, on the routes and rules of the API.
 
 A noun has a `PageRouter` beside its `Router`. A page function takes the same `CurrentUser`, sessions and filters, calls
-the route functions of the API, and returns a `Page`, or a `See` after a change. A form sends a `Sent`.
+the route functions of the API, and returns a `Template`, or a `See` after a change. A form sends a `Sent`.
 """
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from sqlmodel import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kit.auth import Claims, read_page_token, sign_page_token
-from kit.db import Database, ending
+from kit.auth import Claims
 from kit.errors import FORESEEN, problem_of, shows_pages
-from kit.forms import Form, Sent, local_path
+from kit.forms import Form, local_path
 from kit.models import Person
 from kit.problems import NotAuthenticated, Problem, RouteNotFound
 from kit.rendering import Renderer
 from kit.routing import Route
-from kit.sessions import LoginSession
 from kit.strict import check_query
+from kit.visits import (
+    Visit,
+    cookie,
+    cookie_name,
+    is_secure,
+    message_of,
+    page_before,
+    refuse_other_sites,
+    visit_of,
+    visitor_claims,
+    without_empty,
+)
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 MESSAGE_SECONDS = 60
 PASSWORD_FIELD = b'type="password"'
-
-
-class CrossSite(Problem):
-    """403: a form of another site, or a client that does not say where its form came from."""
-
-    status = 403
-    detail = "This came from another site, so nothing was done; open the page here and try again."
 
 
 class Menu(NamedTuple):
@@ -58,34 +60,7 @@ class Menu(NamedTuple):
         return path == self.path or is_below or (self.rows != "" and path.startswith(self.rows))
 
 
-class Message(NamedTuple):
-    """What is said once, on the next page."""
-
-    text: str
-    wrong: bool = False
-    link: str = ""
-
-
-@dataclass
-class Visit:
-    """What belongs to one request for a page: what its cookies said, and the cookies of its answer."""
-
-    said: Message | None = None
-    person: Person | None = None
-    claims: Claims | None = None
-    sent: Sent | None = None
-    problem: Problem | None = None
-    cookies: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
-    """Values and seconds by name; no seconds forget the cookie."""
-
-
-def visit_of(request: Request) -> Visit:
-    """The visit of a request, made at the first call."""
-    state: dict[str, Any] = request.scope.setdefault("state", {})
-    return state.setdefault("visit", Visit())
-
-
-class Page:
+class Template:
     """A template and what it shows; it is rendered in the thread and the session of its route."""
 
     def __init__(
@@ -131,11 +106,11 @@ class PageRoute(Route):
 
         async def answer(request: Request) -> Response:
             visit = visit_of(request)
-            request.scope["query_string"] = _without_empty(request.scope["query_string"])
+            request.scope["query_string"] = without_empty(request.scope["query_string"])
             if request.method not in SAFE:
-                _refuse_other_sites(request)
-            visit.said = _message_of(request)
-            visit.claims = await _claims_of(request, visit)
+                refuse_other_sites(request)
+            visit.said = message_of(request)
+            visit.claims = await visitor_claims(request, visit)
             try:
                 response = await handle(request)
             except FORESEEN as error:
@@ -175,7 +150,7 @@ class PageRoute(Route):
 
     def respond(self, request: Request, result: object, declared: Response | None) -> Response:
         """Render a page."""
-        if isinstance(result, Page):
+        if isinstance(result, Template):
             return render(request, result)
         return super().respond(request, result, declared)
 
@@ -229,7 +204,7 @@ class PageRouter:
 # Rendering
 
 
-def render(request: Request, page: Page) -> Response:
+def render(request: Request, page: Template) -> Response:
     """The HTML of a page. What has a password field is never stored."""
     visit = visit_of(request)
     forms = [value for value in page.context.values() if isinstance(value, Form)]
@@ -255,7 +230,7 @@ def problem_page(request: Request, problem: Problem) -> Response:
             visit.cookies["session"] = ("", 0)
         query = request.scope["query_string"].decode("latin-1")
         asked = request.scope["path"] + (f"?{query}" if query else "")
-        wanted = asked if request.method in SAFE else _page_before(request)
+        wanted = asked if request.method in SAFE else page_before(request)
         back = f"?{urlencode({'next': wanted})}" if wanted else ""
         return finished(request, See(f"{request.app.credentials.sign_in}{back}"))
     visit.problem = problem
@@ -314,7 +289,7 @@ def _frame(request: Request, visit: Visit) -> dict[str, Any]:
 
 def finished(request: Request, response: Response) -> Response:
     """The answer with its cookies, which no other site's page can read or send, and with what may be cached of it."""
-    secure = _is_secure(request)
+    secure = is_secure(request)
     for name, (value, seconds) in visit_of(request).cookies.items():
         response.set_cookie(
             cookie_name(request, name),
@@ -327,101 +302,3 @@ def finished(request: Request, response: Response) -> Response:
         )
     response.headers.setdefault("Cache-Control", "private, no-cache")
     return response
-
-
-# Who calls, from where
-
-
-def back_to(request: Request, path: str) -> str:
-    """The list at `path` as somebody left it, with its filters and its page, if that is where they come from.
-
-    A form sends it along as `back`, and what it sends goes to `sent.path("back", path)`.
-    """
-    left = _page_before(request)
-    return left if left.partition("?")[0] == path else path
-
-
-def _page_before(request: Request) -> str:
-    """The path and the query of the page that somebody comes from; empty where that is not known."""
-    try:
-        left = urlsplit(request.headers.get("referer", ""))
-    except ValueError:  # such as http://[
-        return ""
-    return local_path(left._replace(scheme="", netloc="", fragment="").geturl(), "")
-
-
-def cookie_name(request: Request, name: str) -> str:
-    """The name of a cookie; `__Host-` binds it to this very host, and needs TLS or localhost."""
-    return f"__Host-{name}" if _is_secure(request) else name
-
-
-def cookie(request: Request, name: str) -> str:
-    """What a cookie says; empty where it is not there."""
-    return request.cookies.get(cookie_name(request, name), "")
-
-
-def _is_secure(request: Request) -> bool:
-    return request.app.settings.environment != "development"
-
-
-def page_token(request: Request, login_session: LoginSession) -> str:
-    """The token for the cookie of a login session, as of now."""
-    state = request.app.state
-    lifetime = state.settings.access_token_lifetime
-    return sign_page_token(state.secret_key, login_session.user_id, login_session.id, lifetime, login_session.renewals)
-
-
-async def _claims_of(request: Request, visit: Visit) -> Claims | None:
-    """The claims of the cookie; renewed, in one write, where it has expired. Does no I/O itself."""
-    token = cookie(request, "session")
-    if not token:
-        return None
-    try:
-        claims = read_page_token(token, request.app.state.secret_key)
-        if claims.is_living:
-            return claims
-        database: Database = request.app.state.database
-        token = await database.writers.run(partial(_renewed, request, database, claims))
-    except NotAuthenticated:
-        visit.cookies["session"] = ("", 0)
-        return None
-    visit.cookies["session"] = (token, session_seconds(request))
-    return read_page_token(token, request.app.state.secret_key)
-
-
-def _renewed(request: Request, database: Database, claims: Claims) -> str:
-    lifetime = request.app.state.settings.session_lifetime
-    with ending(database.write()) as session:
-        return page_token(request, LoginSession.renew(session, claims.sid, claims.renewals, lifetime))
-
-
-def session_seconds(request: Request) -> int:
-    """How long a browser keeps the cookie of a login session."""
-    return int(request.app.state.settings.session_lifetime.total_seconds())
-
-
-def _refuse_other_sites(request: Request) -> None:
-    """Let only forms of this site through; browsers say where a form came from, and cannot be made to lie.
-
-    `Sec-Fetch-Site` is missing on plain HTTP, so `Origin` counts there; TLS ends at a proxy, so only its host does.
-    """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        if site not in ("same-origin", "none"):
-            raise CrossSite
-        return
-    if request.headers.get("origin", "null").partition("://")[2] != request.headers.get("host"):
-        raise CrossSite
-
-
-def _message_of(request: Request) -> Message | None:
-    try:
-        text, wrong, link = json.loads(urlsafe_b64decode(cookie(request, "said")))
-        return Message(str(text), wrong is True, local_path(str(link), ""))
-    except (ValueError, TypeError, RecursionError):  # none, or not one of ours
-        return None
-
-
-def _without_empty(query: bytes) -> bytes:
-    """A form that is sent by GET sends its empty fields, too."""
-    return b"&".join(part for part in query.split(b"&") if part.partition(b"=")[2])

@@ -14,7 +14,7 @@ from sqlmodel import Field, Session, col
 from starlette.datastructures import UploadFile
 
 from kit.db import Database
-from kit.forms import cents_of, in_words
+from kit.fields import cents_of, in_words
 from kit.models import BigInt, Table, folded, now, upsert
 from kit.problems import Conflict
 from kit.spreadsheets import ImportReport, Reader, Records, original, read_records

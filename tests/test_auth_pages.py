@@ -16,7 +16,7 @@ import kit.auth
 import kit.sessions
 from kit.app import App
 from kit.models import now
-from kit.pages import CrossSite
+from kit.visits import CrossSite
 from settings import Settings
 from tests.databases import on_both_databases
 from tests.outbox import Outbox
