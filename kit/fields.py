@@ -70,10 +70,12 @@ class Field:
 
 
 def properties_of(schema: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """The JSON schema of each field."""
     return _documents(schema)["properties"]
 
 
 def required_of(schema: type[BaseModel]) -> list[str]:
+    """The names of the fields without a default."""
     return _documents(schema).get("required", [])
 
 
@@ -100,6 +102,7 @@ def _resolved(part: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 
 def field_of(name: str, part: dict[str, Any], schema: type[BaseModel]) -> Field:
+    """The empty field for a part of a schema."""
     is_money = name.endswith("_cents")
     shown = Field(name, label_of(name), "text")
     match part:
@@ -182,6 +185,7 @@ def cents_of(text: str) -> int | None:
 
 
 def for_people(schema: type[BaseModel], fault: Any) -> dict[str, Any]:
+    """A fault of pydantic as `Invalid` takes it, in words for people."""
     return {"loc": ("body", *fault["loc"]), "msg": in_words(schema, fault), "type": fault["type"]}
 
 

@@ -80,6 +80,7 @@ def cookie(request: Request, name: str) -> str:
 
 
 def is_secure(request: Request) -> bool:
+    """Whether cookies are for TLS only; in development there is none."""
     return request.app.settings.environment != "development"
 
 
@@ -134,6 +135,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def message_of(request: Request) -> Message | None:
+    """What the last page left to be said on this one."""
     try:
         text, wrong, link = json.loads(urlsafe_b64decode(cookie(request, "said")))
         return Message(str(text), wrong is True, local_path(str(link), ""))
