@@ -7,7 +7,7 @@ import pytest
 
 from items import BASKET_SECONDS
 from kit.spreadsheets import MAX_BYTES
-from tests.people import LAMP, Person, order_for, place, stock_of
+from tests.people import LAMP, Person, place, stock_of
 from tests.visitors import View, Visitor
 
 Row = dict[str, Any]
@@ -16,7 +16,7 @@ Visit = Callable[[Person], Visitor]
 HOSTILE_TEXT = ["1,234", "12.345", "-1", "0", "1e3", "9" * 30, "", "zwölf", "\x001"]
 
 
-def quantities(count: int = 3, **fields: Any) -> list[Row]:
+def chairs(count: int = 3, **fields: Any) -> list[Row]:
     return [LAMP | {"name": f"Chair {number}", "tags": []} | fields for number in range(count)]
 
 
@@ -66,7 +66,7 @@ def test_the_address_chooses_what_is_shown(visit: Visit, ada: Person, lamp: Row,
 
 
 def test_a_page_and_an_order_keep_what_was_filtered(visit: Visit, ada: Person) -> None:
-    for body in quantities(3, tags=["seat"]):
+    for body in chairs(3, tags=["seat"]):
         ada.post("/items", body)
 
     view = visit(ada).get("/items?tag=seat&page_size=2&sort=-name")
@@ -118,7 +118,6 @@ def test_what_an_item_is_called_is_never_markup(visit: Visit, ada: Person) -> No
 
 
 # Who may
-
 
 ADMINS_ONLY = [
     ("GET", "/items/new"),
@@ -414,7 +413,6 @@ def test_a_basket_is_good_for_a_day() -> None:
 
 # Import
 
-
 FILE = "name,price_cents,quantity\r\nLamp,1300,10\r\nChair,500,4\r\n"
 AMOUNTS = "Name;Price;Quantity;Tags\r\nLamp;13,00;10;light\r\nChair;5;4;\r\n"
 
@@ -573,7 +571,7 @@ def test_each_admin_has_a_file_of_their_own(visit: Visit, ada: Person, max: Pers
 
 
 def test_a_file_that_changes_nothing_is_not_imported(visit: Visit, ada: Person, lamp: Row) -> None:
-    view = upload(visit(ada), "name,price_cents\r\nLAMP,1200\r\n".replace("LAMP", "Lamp"))
+    view = upload(visit(ada), "name,price_cents\r\nLamp,1200\r\n")
 
     assert "Nothing to import" in view.text
 
@@ -604,7 +602,6 @@ def test_the_export_is_that_of_the_api(visit: Visit, ada: Person, lamp: Row) -> 
 
 
 def test_ordering_starts_at_the_list(visit: Visit, max: Person, lamp: Row) -> None:
-    assert order_for((lamp, 1))["lines"][0]["item_id"] == lamp["id"]
     visitor = visit(max)
     visitor.get("/items")
 
