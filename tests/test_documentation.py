@@ -252,7 +252,7 @@ def take_the_stock_out(copy: Path) -> None:
     (copy / "models.py").write_text(models)
     app = (copy / "app.py").read_text()
     for noun in ("items", "orders", "dashboard"):
-        app = app.replace(f"import {noun}\n", "").replace(f" {noun},", "")
+        app = app.replace(f"import {noun}\n", "").replace(f"{noun}, ", "")
     (copy / "app.py").write_text(app)
     manage = (copy / "manage.py").read_text()
     manage = re.sub(r"@app.command\(\)\ndef seed\(.*?\n\n\n(?=\S)", "", manage, flags=re.DOTALL)
