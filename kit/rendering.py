@@ -47,7 +47,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=self.in_development,
         )
-        names = {"static": self.url, "currency": settings.currency} | more
+        names: dict[str, Any] = {"static": self.url, "currency": settings.currency, **more}
         self.environment.globals.update(names)
         filters: dict[str, Any] = {
             "money": partial(money, currency=settings.currency),
