@@ -30,7 +30,7 @@ from kit.logs import configure_logging
 from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
 from kit.outbox import Outbox
-from kit.pages import PageRouter, problem_page
+from kit.pages import PageRouter, See, problem_page
 from kit.rates import RateLimit
 from kit.rendering import Renderer
 from kit.routing import Router
@@ -73,7 +73,6 @@ class App(FastAPI):
         self.credentials = credentials
         self.on_start = on_start
         self.outbox = outbox or {}
-        self.renderer = Renderer(settings)
         found = [value for noun in nouns for value in vars(noun).values()]
         routers = {id(router): router for router in found if isinstance(router, APIRouter)}
         ours = [system, *(router for router in routers.values() if isinstance(router, Router))]
@@ -81,6 +80,7 @@ class App(FastAPI):
         pages = _literal_first(route for router in page_routers for route in router.routes)
         self.menu = [entry for router in page_routers for entry in router.menu]
         self.page_routes = {page.path: page for page in pages if page.methods == {"GET"}}
+        self.renderer = Renderer(settings, has_page=self.page_routes.__contains__)
         super().__init__(
             lifespan=lifespan,
             # Given flat: FastAPI searches a tree of included routers twice at every level, for every request. FastAPI
@@ -99,6 +99,8 @@ class App(FastAPI):
                 self.include_router(router)  # FastAPI's own routes know `dependency_overrides` only if it includes them
         self.add_route("/static/{hash}/{name}", _static_file, include_in_schema=False)
         self.add_route("/favicon.ico", _icon, include_in_schema=False)
+        if self.menu and "/" not in self.page_routes:
+            self.add_route("/", _first_page, include_in_schema=False)
         add_docs(self)
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -150,6 +152,12 @@ async def _icon(request: Request) -> Response:
     """The icon, where browsers ask for it by themselves."""
     app: App = request.app
     return app.renderer.file("", "icon.svg")
+
+
+async def _first_page(request: Request) -> Response:
+    """Lead to the first entry of the menu that is for everybody, where no page is at `/`."""
+    app: App = request.app
+    return See(min(app.menu, key=lambda entry: entry.for_admins).path)
 
 
 class Health(BaseModel):

@@ -34,10 +34,10 @@ class StaticFile(NamedTuple):
 class Renderer:
     """Turns templates into HTML. A template or file of the app comes before one of the kit with the same name.
 
-    In development both are read anew when they change.
+    In development both are read anew when they change. `more` are further names that all templates know.
     """
 
-    def __init__(self, settings: KitSettings) -> None:
+    def __init__(self, settings: KitSettings, **more: Any) -> None:
         self.in_development = settings.environment == "development"
         self.environment = Environment(
             loader=FileSystemLoader([APP / "templates", KIT / "templates"]),
@@ -47,7 +47,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=self.in_development,
         )
-        names: dict[str, Any] = {"static": self.url, "currency": settings.currency}
+        names: dict[str, Any] = {"static": self.url, "currency": settings.currency, **more}
         self.environment.globals.update(names)
         filters: dict[str, Any] = {
             "money": partial(money, currency=settings.currency),

@@ -28,7 +28,7 @@ from kit.db import Database
 from kit.settings import load_settings
 from tests.databases import PostgresDatabase, SqliteFile
 from tests.outbox import Outbox
-from tests.people import API, LAMP, PASSWORD, Person, joined, signed_in
+from tests.people import API, LAMP, PASSWORD, Person, Row, joined, signed_in
 from tests.postgres import Postgres, running_postgres
 from tests.scheduling import Scheduling, is_heavy
 from tests.shared_app import SharedApp
@@ -271,6 +271,13 @@ def eva(request: pytest.FixtureRequest, ada: Person) -> Person:
 
 
 @pytest.fixture
+def zoe(ada: Person, sign_in: Callable[..., Person]) -> Person:
+    """Another admin."""
+    ada.post("/users", {"email": "zoe@example.com", "full_name": "Zoe", "password": PASSWORD, "role": "admin"})
+    return sign_in("zoe@example.com")
+
+
+@pytest.fixture
 def visit(client: TestClient) -> Callable[[Person], Visitor]:
     """Opens a browser in which somebody is signed in."""
     return lambda person: visiting(client, person.email)
@@ -281,3 +288,19 @@ def lamp(request: pytest.FixtureRequest, ada: Person) -> dict[str, Any]:
     """An item: ten lamps."""
     shared = _shared(request)
     return (shared and shared.lamp()) or ada.post("/items", LAMP).json()
+
+
+@pytest.fixture
+def written(ada: Person) -> Callable[[], list[Row]]:
+    """What was written since the last look, the oldest first, without what the tests of their own are about."""
+    seen = 0
+
+    def look() -> list[Row]:
+        nonlocal seen
+        entries: list[Row] = ada.get("/audit?limit=100").json()["items"]
+        new = [entry for entry in reversed(entries) if entry["id"] > seen]
+        seen = entries[0]["id"]
+        names = ("actor_id", "action", "entity", "entity_id", "changes")
+        return [{name: entry[name] for name in names} for entry in new]
+
+    return look

@@ -82,7 +82,7 @@ def location(answer: Response) -> tuple[int, str]:
 
 
 def test_whoever_is_not_signed_in_is_asked_who_they_are(browser: Visitor, ada: Person) -> None:
-    assert location(browser.request("GET", "/")) == (303, "/sign-in?next=%2F")
+    assert location(browser.request("GET", "/account")) == (303, "/sign-in?next=%2Faccount")
     assert browser.get("/").path == "/sign-in"
 
 
@@ -91,7 +91,7 @@ def test_the_first_one_is_led_to_make_the_account_of_the_admin(browser: Visitor)
 
     assert view.path == "/sign-up"
     assert "with the first account you become the admin" in view.text
-    assert browser.send(**KIM).path == "/"
+    assert location(browser.request("POST", "/sign-up", data=KIM)) == (303, "/")
     assert browser.get("/people").status == 200
 
 
@@ -100,7 +100,7 @@ def test_the_next_one_makes_an_account_of_a_member(browser: Visitor, ada: Person
 
     assert "admin" not in view.text
     assert "At least 8 characters" in view.text
-    assert browser.send(**KIM).path == "/"
+    assert location(browser.request("POST", "/sign-up", data=KIM)) == (303, "/")
     assert browser.get("/people").status == 403
 
 
@@ -540,7 +540,10 @@ def test_signing_out_ends_the_session_and_what_the_browser_kept(client: TestClie
     assert answer.headers["Clear-Site-Data"] == '"cache"'
     assert "session" not in browser.cookies
     assert page.headers["Cache-Control"] == "no-store"
-    assert client.get("/", headers=HEADERS | {"Cookie": f"session={cookie}"}, follow_redirects=False).status_code == 303
+    assert (
+        client.get("/account", headers=HEADERS | {"Cookie": f"session={cookie}"}, follow_redirects=False).status_code
+        == 303
+    )
     assert "You are signed out." in browser.get("/sign-in").text
     assert "You are signed out." not in browser.get("/sign-in").text
 
@@ -554,13 +557,13 @@ def test_pages_are_asked_for_again_and_those_with_a_password_field_are_not_kept(
     visit: Visit, browser: Visitor, max: Person
 ) -> None:
     mine = visit(max)
-    kept = {path: mine.get(path).answer.headers["Cache-Control"] for path in ("/", "/account", "/people", "/x")}
+    kept = {path: mine.get(path).answer.headers["Cache-Control"] for path in ("/posts", "/account", "/people", "/x")}
     kept |= {path: browser.get(path).answer.headers["Cache-Control"] for path in ("/sign-in", "/sign-up")}
     moved = browser.request("GET", "/account").headers["Cache-Control"]
 
     asked_again = "private, no-cache"
     assert kept == {
-        "/": asked_again,
+        "/posts": asked_again,
         "/account": "no-store",
         "/people": asked_again,
         "/x": asked_again,

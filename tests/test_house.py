@@ -91,10 +91,12 @@ def test_what_a_newcomer_reads_stays_short() -> None:
     assert lines(*ours) - lines(models) <= 2_700
 
 
-def test_a_module_can_be_read_in_one_sitting() -> None:
-    longest = {path.name: lines(path) for path in [*KIT, *ABOVE] if path.name != "models.py" and lines(path) > 340}
+def test_a_module_can_be_read_in_one_sitting_and_a_noun_with_its_pages_in_two() -> None:
+    with_pages = {path for path in ABOVE if "PageRouter(" in path.read_text()}  # never split by layer
+    longest = {path.name for path in {*KIT, *ABOVE} - with_pages if lines(path) > 340}
+    longest |= {path.name for path in with_pages if lines(path) > 500}
 
-    assert set(longest) <= {"routing.py"}, longest  # one path of a request, which is best read in one place
+    assert longest <= {"models.py", "routing.py"}  # routing: one path of a request, which is best read in one place
 
 
 # What is in one place

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.people import Person, Row, place
+from tests.people import Person, Row
 from tests.visitors import Visitor
 
 Visit = Callable[[Person], Visitor]
@@ -42,15 +42,6 @@ def test_one_click_opens_what_it_tells_of_and_marks_it_read(visit: Visit, max: P
     assert "Bring some." in view.text
     assert max.get("/notifications?unread=true").json()["items"] == []
     assert "Unread: " not in visitor.get("/notifications").text
-
-
-def test_an_order_is_opened_by_what_tells_of_it(visit: Visit, ada: Person, max: Person, lamp: Row) -> None:
-    place(max, (lamp, 1))
-    visitor = visit(ada)
-
-    answer = visitor.request("POST", "/notifications/1")
-
-    assert (answer.status_code, answer.headers["location"]) == (303, "/orders/1")
 
 
 def test_what_it_tells_of_may_be_gone(visit: Visit, max: Person, told: Row) -> None:

@@ -529,3 +529,23 @@ def test_pages_of_orders_cost_at_most_six_statements(
         costs[path] = len(statements)
 
     assert [*costs.values()] == [2, 5, 6]
+
+
+# At somebody's account
+
+
+def test_the_page_of_somebody_leads_to_their_orders(visit: Visit, ada: Person, max: Person) -> None:
+    assert f"/orders?user_id={max.id}" in visit(ada).get(f"/users/{max.id}").links
+
+
+def test_somebody_who_ordered_is_not_deleted_and_the_page_says_what_to_do(
+    visit: Visit, ada: Person, max: Person, lamp: Row
+) -> None:
+    place(max, (lamp, 1))
+    visitor = visit(ada)
+    visitor.get(f"/users/{max.id}")
+    view = visitor.send(f"/users/{max.id}/delete")
+
+    assert view.status == 409
+    assert "deactivate it instead" in view.text
+    assert view.form(f"/users/{max.id}")["full_name"] == "Max"

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from kit.app import App
 from kit.sessions import device
 from tests.databases import counted_statements
-from tests.people import PASSWORD, Person, place
+from tests.people import PASSWORD, Person
 from tests.visitors import View, Visitor, visiting
 
 NEW_PASSWORD = "Correct-horse-2"
@@ -411,26 +411,12 @@ def test_a_deletion_asks_first_and_leads_back_to_the_list(visit: Visit, ada: Per
     assert browser.get(f"/users/{max.id}").status == 404
 
 
-def test_somebody_who_ordered_is_not_deleted_and_the_page_says_what_to_do(
-    visit: Visit, ada: Person, max: Person, lamp: dict[str, int]
-) -> None:
-    place(max, (lamp, 1))
-    browser = visit(ada)
-    browser.get(f"/users/{max.id}")
-    view = browser.send(f"/users/{max.id}/delete")
-
-    assert view.status == 409
-    assert "deactivate it instead" in view.text
-    assert view.form(f"/users/{max.id}")["full_name"] == "Max"
-
-
-def test_the_page_of_somebody_has_their_history_and_their_orders(visit: Visit, ada: Person, max: Person) -> None:
+def test_the_page_of_somebody_has_their_history(visit: Visit, ada: Person, max: Person) -> None:
     ada.patch(f"/users/{max.id}", {"full_name": "Maximilian"})
     view = visit(ada).get(f"/users/{max.id}")
 
     assert "History" in view.text
     assert "<del>Max</del>" in view.html
-    assert f"/orders?user_id={max.id}" in view.links
 
 
 # Who may not

@@ -21,6 +21,7 @@ from auth import CurrentUser
 from kit import app as kit_app
 from kit.app import App, end_in_time, routes_of
 from kit.db import Database
+from kit.pages import Menu, PageRouter
 from kit.routing import Route, Router
 from kit.settings import StartRefused
 from settings import Settings
@@ -151,12 +152,47 @@ def test_an_app_that_may_not_migrate_starts_and_is_not_ready_without_a_schema(
 # Addresses
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/api/v1", "/api/v1/nothing", "/api/v2/rooms", "/health/more"])
+@pytest.mark.parametrize("path", ["/nothing", "/api/v1", "/api/v1/nothing", "/api/v2/rooms", "/health/more"])
 def test_an_address_where_nothing_is_answers_404(client: TestClient, path: str) -> None:
     answer = client.get(path)
 
     assert answer.status_code == 404
     assert answer.json()["error_code"] == "NOT_FOUND"
+
+
+def page_router(*menu: Menu) -> PageRouter:
+    """A router with such a menu, and with a page at `/rooms`."""
+    pages = PageRouter(*menu)
+    pages.get("/rooms")(fixed)
+    return pages
+
+
+def first_page(settings: Settings, *menu: Menu) -> tuple[int, str]:
+    """How the address without a path is answered."""
+    module = noun()
+    vars(module)["pages"] = page_router(*menu)
+    with TestClient(made_of(settings, module)) as client:
+        answer = client.get("/", follow_redirects=False)
+    return answer.status_code, answer.headers.get("Location", "")
+
+
+def test_without_a_path_one_is_led_to_the_first_page_of_the_menu_that_is_for_everybody(settings: Settings) -> None:
+    keys = Menu("Keys", "/keys", "key", for_admins=True)
+    rooms, people = Menu("Rooms", "/rooms", "box"), Menu("People", "/people", "users")
+
+    assert first_page(settings, keys, rooms, people) == (303, "/rooms")
+    assert first_page(settings, keys) == (303, "/keys")
+    assert first_page(settings) == (404, "")
+
+
+def test_a_template_may_ask_whether_there_is_a_page(settings: Settings) -> None:
+    module = noun()
+    vars(module)["pages"] = page_router()
+    template = made_of(settings, module).renderer.environment.from_string(
+        "{{ has_page('/rooms') }} {{ has_page('/keys') }}"
+    )
+
+    assert template.render() == "True False"
 
 
 @pytest.mark.parametrize("path", ["/health/", "/ready/", "/api/v1/rooms/", "/api/v1/rooms/1/", "/api/v1/users/me/"])
