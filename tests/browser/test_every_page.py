@@ -16,6 +16,8 @@ from playwright.sync_api import Page
 from tests.browser.conftest import Open, Window
 from tests.server import Server
 
+pytestmark = pytest.mark.slow
+
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
 MAX_PAGE = 60 * 1024  # bytes
 MAX_PAGES = 60
