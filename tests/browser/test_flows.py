@@ -14,7 +14,6 @@ from tests.browser.conftest import Open, Window
 from tests.people import PASSWORD
 from tests.server import Server
 
-
 pytestmark = pytest.mark.slow
 
 
