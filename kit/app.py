@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import hmac
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
+from pathlib import Path
+from tempfile import gettempdir
 from types import FrameType, ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +24,7 @@ from starlette.types import ASGIApp
 from uvicorn import Server
 
 from kit import openapi, schema
-from kit.auth import HashingSlots
+from kit.auth import CORES, HashingSlots
 from kit.cleaning import clean, clean_regularly
 from kit.db import Database
 from kit.docs import add_docs
@@ -31,6 +34,7 @@ from kit.mail import Mailer
 from kit.middleware import ConcurrencyLimit, HostMiddleware, RequestContext
 from kit.outbox import Outbox
 from kit.pages import PageRouter, See, problem_page
+from kit.processes import Places
 from kit.rates import RateLimit
 from kit.rendering import Renderer
 from kit.routing import Router
@@ -198,11 +202,11 @@ async def lifespan(app: App) -> AsyncGenerator[None]:
     """Start and stop the app; what blocks is done in a thread."""
     end_in_time()
     open_many_files()
-    app.state.hashing_slots = HashingSlots()
     app.state.mailer = Mailer(app.settings, app.title)
     app.state.database = database = Database(app.settings)
     try:
         await run_in_threadpool(_start, app)
+        app.state.hashing_slots = HashingSlots(places := Places(_hashing_folder(app), CORES))
         _tune_process()
         app.state.outbox = outbox = Outbox(database, {kind: partial(work, app) for kind, work in app.outbox.items()})
         cleaning = asyncio.create_task(clean_regularly(database))
@@ -212,6 +216,7 @@ async def lifespan(app: App) -> AsyncGenerator[None]:
         finally:
             cleaning.cancel()
             await outbox.stop()
+            places.close()
     finally:
         await run_in_threadpool(database.close)
 
@@ -230,6 +235,14 @@ def _start(app: App) -> None:
         for call in app.on_start:
             call(database)
     database.log_version()
+
+
+def _hashing_folder(app: App) -> Path:
+    """By which the workers of one machine share its cores; beside what others may write, nobody can guess its name."""
+    if app.settings.on_sqlite:
+        return app.settings.sqlite_path.with_name(f"{app.settings.sqlite_path.name}-hashing")
+    key, url = app.state.secret_key, str(app.settings.database_url)
+    return Path(gettempdir()) / f"hashing-{hmac.digest(key.encode(), url.encode(), 'sha256').hex()[:32]}"
 
 
 @cache

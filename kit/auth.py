@@ -6,6 +6,7 @@ import os
 from asyncio import Future, get_running_loop
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -23,6 +24,7 @@ from starlette.types import Scope
 
 from kit.models import Id, now
 from kit.problems import DatabaseBusy, NotAuthenticated
+from kit.processes import Places
 
 MAX_TOKEN_LENGTH = 4096
 TO_BCRYPT = bytes.maketrans(  # the alphabet of base64 in the order of bcrypt's
@@ -207,10 +209,12 @@ class Hashing(NamedTuple):
 class HashingSlots:
     """Hashes at most as many passwords at once as there are cores; the rest wait without a thread.
 
-    Addresses take turns, and so do the accounts of each address, so that nobody who asks often keeps others waiting.
+    `places` are those of all workers together; without them each worker has as many. Addresses take turns, and so do
+    the accounts of each address, so that nobody who asks often keeps others waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places | None = None) -> None:
+        self.places = places
         self.limiter = CapacityLimiter(CORES)
         self.running = 0
         self.waiting: OrderedDict[str, OrderedDict[str, deque[Future[None]]]] = OrderedDict()
@@ -221,12 +225,14 @@ class HashingSlots:
         Raises:
             DatabaseBusy: so many wait that their clients would give up first, and most of them are of this account.
         """
-        if self.running >= CORES:
+        has_waited = self.running >= CORES
+        if has_waited:
             await self._turn(address, hashing.account)
         else:
             self.running += 1
         try:
-            return await to_thread.run_sync(hashing.work, limiter=self.limiter)
+            async with self.places.place(after_own=has_waited) if self.places else nullcontext():
+                return await to_thread.run_sync(hashing.work, limiter=self.limiter)
         finally:
             self._give_turn()
 

@@ -2,10 +2,15 @@
 
 import os
 import sys
+from asyncio import sleep
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 if sys.platform != "win32":
     import fcntl
+
+RETRY_SECONDS = 0.01
 
 
 class Presence:
@@ -41,3 +46,55 @@ class Presence:
         finally:
             fcntl.flock(self.file, fcntl.LOCK_SH)
         return False
+
+
+class Places:
+    """So many places for all processes together; each that is taken is a lock on one of so many files in a folder.
+
+    Where there are no such files or locks, everybody finds a place.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.presence = Presence(folder / "present")
+        self.free: list[int] = []
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self.presence.enter()
+            for number in range(count):
+                self.free.append(os.open(folder / str(number), os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        """Leave; nobody holds a place any more."""
+        self.presence.leave()
+        while self.free:
+            os.close(self.free.pop())
+
+    @asynccontextmanager
+    async def place(self, *, after_own: bool) -> AsyncGenerator[None]:
+        """Hold a place, and wait for it without a thread; one that this process gave back is first left to others."""
+        if self.presence.file is None:
+            yield
+            return
+        if after_own and self.presence.has_others():
+            await sleep(2 * RETRY_SECONDS)
+        while (file := self._take()) is None:
+            await sleep(RETRY_SECONDS)
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_UN)
+            self.free.append(file)
+
+    def _take(self) -> int | None:
+        for file in self.free:
+            try:
+                if sys.platform != "win32":
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process has it
+                continue
+            self.free.remove(file)
+            return file
+        return None

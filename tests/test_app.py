@@ -105,4 +105,9 @@ def test_four_workers_that_start_at_once_make_one_schema_one_key_and_one_admin(t
     assert imported == ["imported\n"] * 4
     assert [worker.returncode for worker in workers] == [0, 0, 0, 0], logs
     assert rows == [("boss@example.com", "admin")]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["app.db", "app.db-lock", "secret_key"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "app.db",
+        "app.db-hashing",
+        "app.db-lock",
+        "secret_key",
+    ]

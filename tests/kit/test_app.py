@@ -222,7 +222,7 @@ def test_the_first_start_makes_folder_database_and_secret(
     with TestClient(make_app(Settings(database_url=f"sqlite:///{folder}/app.db"))) as client:
         assert client.get("/ready").status_code == 200
 
-    assert sorted(path.name for path in folder.iterdir()) == ["app.db", "app.db-lock", "secret_key"]
+    assert sorted(path.name for path in folder.iterdir()) == ["app.db", "app.db-hashing", "app.db-lock", "secret_key"]
     assert (folder / "secret_key").stat().st_mode & 0o777 == 0o600
 
 

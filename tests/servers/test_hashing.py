@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from threading import Event
 from time import monotonic, sleep
 
+import anyio
 import pytest
 from httpx2 import Client, HTTPError
 
-from kit.auth import hash_password
+from kit.auth import CORES, hash_password
 from kit.db import Database, ending
+from kit.processes import Places
 from models import User, UserRegister
 from settings import Settings
 from tests.people import PASSWORD
@@ -76,3 +78,27 @@ def test_eighty_changes_of_one_password_keep_nobody_from_signing_in(folder: Path
     record_property("sign-ins beside 80 changes of one password", f"{Counter(signed_in)} in {seconds:.1f} s")
     assert signed_in == [200] * OTHERS
     assert refused[503] > 0  # there was a queue, and those were refused who made it
+
+
+def test_two_workers_hash_no_more_passwords_at_once_than_there_are_cores(folder: Path) -> None:
+    add_people(folder)
+    server, ours = RoughServer(folder, workers=2), Places(folder / "app.db-hashing", CORES)
+    with server.running(), ThreadPoolExecutor(8) as pool, closing(ours):
+
+        def sign_in_alone(number: int) -> int:
+            with server.connect() as mine:
+                return sign_in(mine, f"other{number}")
+
+        async def all_are_taken() -> tuple[int, int]:
+            async with AsyncExitStack() as stack:
+                for _ in range(CORES):
+                    await stack.enter_async_context(ours.place(after_own=False))
+                calls.extend(pool.submit(sign_in_alone, number) for number in range(8))
+                sleep(1)
+                return server.status("/ready"), sum(call.done() for call in calls)
+
+        calls: list[Future[int]] = []
+        meanwhile = anyio.run(all_are_taken)
+
+        assert meanwhile == (200, 0)  # all wait, and none of them holds up anything else
+        assert [call.result() for call in calls] == [200] * 8
