@@ -321,5 +321,4 @@ def assert_suppliers_work(api: str) -> None:
         assert client.get(f"{api}/suppliers/7").json()["error_code"] == "SUPPLIER_NOT_FOUND"
         assert client.post(f"{api}/suppliers", json=body).json()["error_code"] == "SUPPLIER_NAME_TAKEN"
         assert client.post(f"{api}/suppliers", json=body | {"x": 1}).status_code == 422
-        assert client.delete(f"{api}/suppliers/1").status_code == 204
     assert httpx2.get(f"{api}/suppliers").status_code == 401

@@ -471,7 +471,7 @@ def test_a_wrong_access_token_is_always_refused(sweep: Sweep) -> None:
 ODD_PATHS = [
     "/" + "hunter2" * 5000,
     "//",
-    "/./",
+    "/./x",
     "/%2e%2e/",
     "/%00",
     "/%ff",
