@@ -183,9 +183,7 @@ def delete_user(user_id: Id, admin: AdminUser, session: WriteSession) -> None:
 
 NAMED = {"full_name": "Name", "is_active": "Active"}
 LINK_INSTEAD = "Leave it empty, and you get a link to hand over, with which they set their own."
-WHEN_INACTIVE = (
-    "Without this they are signed out everywhere at once and cannot sign in; all they wrote and ordered stays."
-)
+WHEN_INACTIVE = "Without this they are signed out everywhere at once and cannot sign in; all that they did stays."
 SIGNED_OUT_ELSEWHERE = "You are signed out everywhere but here."
 
 

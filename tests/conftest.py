@@ -22,6 +22,7 @@ Settings.model_config["env_file"] = None
 
 import manage
 from app import create_app
+from kit import app as kit_app
 from kit import schema
 from kit.app import App
 from kit.db import Database
@@ -60,6 +61,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if mark := item.get_closest_marker("sqlite_only"):
             item.add_marker(pytest.mark.skip(f"It needs SQLite: {mark.args[0]}."))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Leave nothing in the folder of the system, where apps on PostgreSQL share the cores of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("temporary")
+        patch.setattr(kit_app, "gettempdir", lambda: str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")
