@@ -238,10 +238,10 @@ def _start(app: App) -> None:
 
 
 def _hashing_folder(app: App) -> Path:
-    """By which the workers of one machine share its cores; beside what others may write, nobody can guess its name."""
+    """By which the workers of a machine share its cores; among the files of others nobody can guess its name."""
     if app.settings.on_sqlite:
         return app.settings.sqlite_path.with_name(f"{app.settings.sqlite_path.name}-hashing")
-    key, url = app.state.secret_key, str(app.settings.database_url)
+    key, url = app.state.secret_key, app.settings.database_url
     return Path(gettempdir()) / f"hashing-{hmac.digest(key.encode(), url.encode(), 'sha256').hex()[:32]}"
 
 
