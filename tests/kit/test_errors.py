@@ -97,7 +97,7 @@ def test_a_wrong_method_is_told_every_right_one(client: TestClient, method: str,
     assert answer.headers["allow"].split(", ") == sorted(allowed.split(", "))
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/api/v1", f"{API}/rooms/", f"{API}/rooms/1/x", "/health/", "///"])
+@pytest.mark.parametrize("path", ["/nowhere", "/api/v1", f"{API}/rooms/", f"{API}/rooms/1/x", "/health/"])
 def test_no_route_is_a_problem_and_never_a_redirect(client: TestClient, path: str) -> None:
     answer = client.get(path, follow_redirects=False)
 
