@@ -471,7 +471,7 @@ def test_a_wrong_access_token_is_always_refused(sweep: Sweep) -> None:
 ODD_PATHS = [
     "/" + "hunter2" * 5000,
     "//",
-    "/./x",
+    "/./",
     "/%2e%2e/",
     "/%00",
     "/%ff",
@@ -490,7 +490,8 @@ def test_an_address_that_is_none_is_not_found(world: World, subtests: pytest.Sub
 
                 check(answer)
                 codes = ("NOT_FOUND", "VALIDATION_ERROR", "NOT_AUTHENTICATED", "METHOD_NOT_ALLOWED")
-                assert answer.json()["error_code"] in codes
+                came_down_to_the_start = answer.status_code == 303 and method == "GET" and set(path) <= {"/", "."}
+                assert came_down_to_the_start or answer.json()["error_code"] in codes
 
 
 @ON_SQLITE
