@@ -10,7 +10,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi import Form as FormBody
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, delete, func, select
 
 from kit.app import App
 from kit.audit import act_as
@@ -37,7 +37,7 @@ from kit.routing import Caller, Prepared, Router
 from kit.sessions import FailedSignIn, LoginSession, LoginSessionPublic, PasswordReset
 from kit.settings import StartRefused
 from kit.strict import FORBIDDEN_TEXT
-from kit.visits import page_token, session_seconds
+from kit.visits import page_token, session_seconds, visit_of
 from models import (
     EmailTaken,
     PasswordResetRequest,
@@ -363,6 +363,8 @@ def sign_up(
 
 
 def _signed_in(request: Request, session: Session, user: User, sent: Sent) -> See:
+    if before := visit_of(request).claims:  # this browser has another session then
+        session.exec(delete(LoginSession).where(col(LoginSession.id) == before.sid))
     login_session, _ = _start_session(request, session, user)
     token = page_token(request, login_session)
     return See(local_path(sent.text("next"))).remember("session", token, session_seconds(request))
@@ -373,7 +375,7 @@ def sign_out(session: WriteSession, user: Visitor = None) -> See:
     """Sign out here; what the browser keeps of earlier pages goes, too."""
     if user is not None:
         end_current_session(user, session)
-    see = See("/sign-in", "You are signed out.").remember("session", "", 0)
+    see = See("/sign-in", "You are signed out.").remember("session", "", 0).remember("cart", "", 0)
     see.headers["Clear-Site-Data"] = '"cache"'
     return see
 
@@ -397,10 +399,7 @@ def show_new_password(token: str, session: ReadSession) -> Template:
     """Ask for a new password, for as long as the link is good."""
     is_living = PasswordReset.is_living(session, token)
     form = Form(PasswordResetUse, only=["new_password"], hints={"new_password": PASSWORD_RULE})
-    headers = {"Referrer-Policy": "no-referrer"}
-    return Template(
-        "auth/new_password.html", status=200 if is_living else 400, headers=headers, form=is_living and form
-    )
+    return Template("auth/new_password.html", status=200 if is_living else 400, form=is_living and form, alert="")
 
 
 def _reset_hash(request: Request, sent: Sent, token: str) -> Hashing:

@@ -19,7 +19,7 @@ from kit.errors import documented_not_found, problems
 from kit.forms import Field, Sent, SentForm
 from kit.idempotency import IdempotencyKey, IdempotencyKeyHeader, request_hash
 from kit.lists import Filters, IfMatch, Page, PageOf, Paging, cached_statement, order_by, sortable
-from kit.models import BIGGEST_ID, Id
+from kit.models import BIGGEST_ID, Id, digest
 from kit.pages import Menu, PageRouter, See, Template
 from kit.problems import Forbidden, Invalid, Problem
 from kit.routing import Router
@@ -255,7 +255,7 @@ def _place_once(sent: Sent, user: Principal, session: TransactionSession) -> str
         raise Invalid([{"loc": ("body", "lines"), "msg": "Enter how many you want", "type": "too_short"}])
     data = sent.checked(OrderCreate, {"lines": lines, "note": sent.text("note").strip() or None})
     same = request_hash("POST", "/order", [data])
-    kept = IdempotencyKey.claim(session, user.id, sent.text("key")[:255] or token_urlsafe(16), same)
+    kept = IdempotencyKey.claim(session, user.id, digest(sent.text("key") or token_urlsafe(16)), same)
     if not kept.status:
         order = Order.place(session, user, data).require_prices(_prices_in(sent))
         kept.keep(See(f"/orders/{order.id}"))

@@ -293,6 +293,8 @@ def save_person(user_id: Id, sent: SentForm, admin: AdminUser, session: WriteSes
     """Change an account."""
     account = User.find_with_admins(session, user_id)
     account.change(session, sent.changes(UserUpdate, account).changes())
+    if user_id == admin.id and not (account.is_admin and account.is_active):
+        return See("/", "You are no admin any more.")
     return See(sent.path("back", "/people"), f"{account.full_name} was saved.", link=f"/users/{user_id}")
 
 

@@ -95,7 +95,9 @@ def database_problem(error: BaseException | None) -> Problem | None:
 
 def shows_pages(request: Request) -> bool:
     """Whether an error is answered as a page: outside the API, to clients that name HTML among what they accept."""
-    return not request.scope["path"].startswith("/api/") and "text/html" in request.headers.get("accept", "")
+    accepted = [part.replace(" ", "") for part in request.headers.get("accept", "").lower().split(",")]
+    named = [part for part in accepted if part.partition(";")[0] == "text/html" and not part.endswith(";q=0")]
+    return bool(named) and not request.scope["path"].startswith("/api/")
 
 
 def problem_response(request: Request, problem: Problem) -> Response:

@@ -152,8 +152,9 @@ def text_of(shown: Field, value: Any) -> str:
             return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M}"
         case date():
             return value.isoformat()
-        case _:
-            return str(value)
+        case _:  # as a browser sends it back: a text area keeps line breaks, and a line has none
+            breaks = "\n" if shown.control == "textarea" else ""
+            return re.sub("\r\n|\r|\n", breaks, str(value))
 
 
 def value_of(shown: Field, text: str) -> Any:

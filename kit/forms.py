@@ -7,6 +7,7 @@ route takes. All rules stay in the schema: text that fits no field is left as it
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends
 from pydantic import BaseModel, ValidationError
@@ -14,8 +15,8 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from kit.fields import Field, field_of, for_people, properties_of, required_of, text_of, value_of
-from kit.problems import Invalid, Problem, VersionConflict
-from kit.strict import FORBIDDEN_TEXT
+from kit.problems import BadRequest, Invalid, Problem, VersionConflict
+from kit.strict import FORBIDDEN_TEXT, UnreadableBody
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -182,9 +183,11 @@ class Sent:
                 continue
             current = text_of(shown, getattr(row, name))
             typed, was = self.text(name), self.was(name)
-            if typed not in (current if was is None else was, current):
+            begun = current if was is None else was
+            # By what they mean: 12,5 is 12.50.
+            if value_of(shown, typed) not in (value_of(shown, begun), value_of(shown, current)):
                 values[name] = value_of(shown, typed)
-                conflict |= was is not None and was != current
+                conflict |= value_of(shown, begun) != value_of(shown, current)
         body = self.checked(schema, values)
         if conflict:
             raise VersionConflict
@@ -213,9 +216,22 @@ class Sent:
 
 async def read_form(request: Request) -> AsyncGenerator[Sent]:
     """Take in a form; its body has a bound like every other. Does no I/O but that."""
-    async with request.form(max_fields=2_000) as form:
-        sent = request.scope["state"]["visit"].sent = Sent([*form.multi_items()])
+    is_wrong = False
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        try:
+            unquote_to_bytes(await request.body()).decode()
+        except UnicodeDecodeError:
+            is_wrong = True
+    try:
+        form = await request.form(max_fields=2_000)
+    except UnicodeError:  # of a character set that nobody uses
+        raise UnreadableBody(BadRequest("The form is not UTF-8.")) from None
+    sent = request.scope["state"]["visit"].sent = Sent([*form.multi_items()])
+    sent.is_wrong |= is_wrong
+    try:
         yield sent
+    finally:
+        await form.close()
 
 
 SentForm = Annotated[Sent, Depends(read_form)]

@@ -18,6 +18,7 @@ from kit.settings import KitSettings, StartRefused
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 HEALTH = "/health"
+NO_REFERRER = (b"referrer-policy", b"no-referrer")
 OUR_TYPES = {(b"content-type", MEDIA_TYPE.encode()), (b"content-type", b"text/html; charset=utf-8")}
 MAX_IN_FLIGHT = 1_000  # some seconds of work; more would only wait for a time-out
 
@@ -43,9 +44,9 @@ class RequestContext:
         else:
             await self.app(scope, receive, send)
 
-    def shown_path(self, path: str) -> str:
-        """The path as the log has it, without the token that some end with."""
-        return next((f"{start}…" for start in self.credentials.secret_paths if path.startswith(start)), path)
+    def secret_start(self, scope: Scope) -> str:
+        """How the path begins, if it ends with a secret."""
+        return next((start for start in self.credentials.secret_paths if scope["path"].startswith(start)), "")
 
     async def _start_and_stop(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A start that is refused says its sentence instead of a traceback."""
@@ -99,6 +100,8 @@ class _Exchange:
             cache_control = (b"cache-control", b"no-store")
         if not VALID_REQUEST_ID.fullmatch(request_id):
             request_id = uuid4().hex.encode()
+        if self.context.secret_start(self.scope):
+            self.extra = [header for header in self.extra if header[0] != b"referrer-policy"] + [NO_REFERRER]
         self.extra = [*self.extra, (b"x-request-id", request_id)]
         if cache_control:
             self.extra.append(cache_control)
@@ -132,10 +135,11 @@ class _Exchange:
         self.ended = perf_counter()
 
     def _log(self) -> None:
+        secret = self.context.secret_start(self.scope)
         logger.info(
             "{method} {path} {status} {duration_ms} ms",
             method=self.scope["method"],
-            path=self.context.shown_path(self.scope.get("raw_path", b"").decode("latin-1")),
+            path=f"{secret}…" if secret else self.scope.get("raw_path", b"").decode("latin-1"),
             status=self.status,
             duration_ms=round((self.ended - self.started) * 1000, 2),
             user_id=self.scope["state"].get("user_id"),

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from kit.auth import Claims
 from kit.errors import FORESEEN, problem_of, shows_pages
+from kit.fields import label_of
 from kit.forms import Form, local_path
 from kit.models import Person
 from kit.problems import NotAuthenticated, Problem, RouteNotFound
@@ -163,7 +164,12 @@ class PageRoute(Route):
         visit_of(request).problem = problem
         path = self.shown_on.format_map(request.path_params)  # what its links begin with
         scope = dict(request.scope) | {"method": "GET", "path": path}
-        response: Response = await page.answer_alone(Request(scope, request.receive))
+        try:
+            response: Response = await page.answer_alone(Request(scope, request.receive))
+        except FORESEEN:
+            if problem.status == 403:  # who may not do it does not hear whether the row is there
+                raise problem from None
+            raise
         if isinstance(response, See):  # there is no such form for this caller
             raise problem
         response.status_code = problem.status
@@ -236,8 +242,20 @@ def problem_page(request: Request, problem: Problem) -> Response:
     visit.problem = problem
     renderer: Renderer = request.app.renderer
     html = renderer.render("problem.html", _frame(request, visit) | {"alert": ""}, {})
+    if visit.said is not None:
+        visit.cookies.setdefault("said", ("", 0))
     headers = {name: value for name, value in problem.headers.items() if name != "WWW-Authenticate"}
     return finished(request, Response(html, problem.status, headers, "text/html"))
+
+
+def _said(problem: Problem) -> str:
+    """What is wrong; of an address, which of its parts, because nobody typed the words that a schema uses."""
+    parts = {
+        label_of(str(fault["loc"][-1])) for fault in problem.errors if "loc" in fault and fault["loc"][0] == "query"
+    }
+    return (
+        f"The address of this page has a part that is not right: {', '.join(sorted(parts))}." if parts else problem.said
+    )
 
 
 def _frame(request: Request, visit: Visit) -> dict[str, Any]:
@@ -279,7 +297,7 @@ def _frame(request: Request, visit: Visit) -> dict[str, Any]:
         and {
             "status": problem.status,
             "code": problem.code,
-            "detail": problem.said,
+            "detail": _said(problem),
             "errors": problem.errors,
             "wait": problem.wait,
             "title": "Not found" if problem.status == 404 else "That did not work",

@@ -15,6 +15,7 @@ from kit.forms import Sent, local_path
 from kit.models import Person
 from kit.problems import NotAuthenticated, Problem
 from kit.sessions import LoginSession
+from kit.strict import FORBIDDEN_TEXT
 
 
 class CrossSite(Problem):
@@ -130,14 +131,18 @@ def refuse_other_sites(request: Request) -> None:
         if site not in ("same-origin", "none"):
             raise CrossSite
         return
-    if request.headers.get("origin", "null").partition("://")[2] != request.headers.get("host"):
+    origin, host = request.headers.get("origin", "null"), request.headers.get("host", "")
+    if origin.partition("://")[2].lower() != host.lower():
         raise CrossSite
 
 
 def message_of(request: Request) -> Message | None:
     """What the last page left to be said on this one."""
     try:
-        text, wrong, link = json.loads(urlsafe_b64decode(cookie(request, "said")))
+        content = urlsafe_b64decode(cookie(request, "said")).decode()
+        text, wrong, link = json.loads(content)
+        if FORBIDDEN_TEXT.search(f"{text}{link}"):  # half a character could not be sent
+            return None
         return Message(str(text), wrong is True, local_path(str(link), ""))
     except (ValueError, TypeError, RecursionError):  # none, or not one of ours
         return None

@@ -1,6 +1,7 @@
 """Signing in at a browser: the pages, the cookie and its renewal, forms of other sites, and forgotten passwords."""
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from http.cookies import SimpleCookie
@@ -848,3 +849,49 @@ def test_where_mail_is_off_the_page_says_whom_to_ask(browser: Visitor, max: Pers
 
     assert "Ask an admin" in view.text
     assert not view.forms
+
+
+# What nobody's browser sends
+
+
+@pytest.mark.parametrize("content", [r'["\ud800x", false, "/a"]', "[" * 30_000, "{}", "7", "\xff"])
+def test_a_message_that_is_none_of_ours_is_not_shown(client: TestClient, content: str) -> None:
+    browser = Visitor(client)
+    browser.cookies["said"] = urlsafe_b64encode(content.encode("latin-1")).decode()
+
+    assert browser.get("/password-reset").status == 200
+
+
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "utf-16", "nonsense"])
+def test_a_form_in_a_character_set_that_nobody_uses_is_refused(client: TestClient, charset: str) -> None:
+    body = b'--X\r\nContent-Disposition: form-data; name="email"\r\n\r\n\xff.x--\r\n--X--\r\n'
+    headers = {"Content-Type": f"multipart/form-data; boundary=X; charset={charset}"}
+    answer = Visitor(client).request("POST", "/sign-in", content=body, headers=headers)
+
+    assert answer.status_code in (400, 422)
+
+
+def test_a_form_that_is_not_utf_8_is_refused(client: TestClient) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = Visitor(client).request("POST", "/sign-in", content=b"email=a%ED%A0%80b&password=%FF", headers=headers)
+
+    assert answer.status_code == 422
+
+
+def test_a_token_is_not_in_the_log_however_its_path_is_spelled(
+    client: TestClient, capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    answer = client.get("/password%2Dreset/SECRET", headers={"Accept": "text/html"})
+
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert "SECRET" not in capsys.readouterr().err
+
+
+def test_a_message_is_shown_once_even_where_the_page_has_a_fault(client: TestClient) -> None:
+    browser = Visitor(client)
+    browser.request("POST", "/sign-out")
+    assert "said" in browser.cookies
+    browser.get("/nonsense/at/all")
+    browser.get("/sign-in?next=%00")
+
+    assert "said" not in browser.cookies

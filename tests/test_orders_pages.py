@@ -109,10 +109,11 @@ def test_a_basket_has_at_most_a_hundred_lines(browser: Visitor) -> None:
 
 def test_the_basket_is_empty_after_signing_out(visit: Visit, max: Person, browser: Visitor, lamp: Row) -> None:
     choose(browser, (lamp, 2))
-    browser.post("/sign-out")
     cart = browser.cookies["cart"]
+    browser.post("/sign-out")
+    assert "cart" not in browser.cookies
     again = visit(max)
-    again.cookies["cart"] = cart
+    again.cookies["cart"] = cart  # not even the cookie of then has anything in it
 
     assert "nothing in your order" in again.get("/order").text
 

@@ -234,6 +234,20 @@ def test_two_who_change_a_field_in_the_same_way_agree() -> None:
     assert sent(price_cents="12.00", was__price_cents="11.00").changes(ThingUpdate, ROW).changes() == {}
 
 
+def test_an_amount_that_is_only_spelled_differently_is_no_change() -> None:
+    assert sent(price_cents="12,0", was__price_cents="12.00").changes(ThingUpdate, ROW).changes() == {}
+    assert sent(price_cents="12", was__price_cents="11.00").changes(ThingUpdate, ROW).changes() == {}
+
+
+def test_line_breaks_are_compared_as_a_browser_sends_them() -> None:
+    row = SimpleNamespace(name="two\nlines", price_cents=1200, tags=[], note="a\r\nb")
+    fields = shown(Form(ThingUpdate, row))
+
+    assert (fields["name"].value, fields["note"].value) == ("twolines", "a\nb")
+    given = sent(name="twolines", was__name="twolines", note="a\nc", was__note="a\nb")
+    assert given.changes(ThingUpdate, row).changes() == {"note": "a\nc"}
+
+
 def test_an_emptied_field_is_a_change_where_it_may_be_empty_and_a_fault_elsewhere() -> None:
     given = sent(tags="", was__tags="red", note="", was__note="old")
 
