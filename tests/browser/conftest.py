@@ -64,9 +64,9 @@ class Window:
         return self.page.locator("main [role=status], main [role=alert]").first.inner_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright is open, no test of the process can have an event loop of its own
 def chromium() -> Generator[Browser]:
-    """Debian's Chromium, or whichever is installed."""
+    """The Chromium that is installed."""
     path = program("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
